@@ -1,0 +1,1 @@
+"""Llama 3.1 in NumPy: a readable specification that runs."""
