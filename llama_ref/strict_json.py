@@ -103,7 +103,7 @@ def parse_json(data: bytes, *, file: str | os.PathLike[str]) -> Any:
 
 
 def _check_tree(value: Any, file: str | os.PathLike[str]) -> None:
-    """Refuse deep nesting and strings that are not Unicode text; iterative, so it cannot overflow."""
+    """Refuse deep nesting and strings that are not Unicode text; a loop, so it cannot overflow."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []

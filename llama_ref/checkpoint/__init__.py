@@ -1,0 +1,1 @@
+"""Checkpoints on disk: name -> mapped tensor; what is malformed is refused."""
