@@ -101,7 +101,10 @@ def shown(foreign: object) -> str:
     """
     if isinstance(foreign, str | bytes | bytearray):
         foreign = foreign[: LONGEST_QUOTE + 1]
-    text = ascii(foreign)
+    try:
+        text = ascii(foreign)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, an endless nesting
+        text = f"a {type(foreign).__name__} too long to print"
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
 
 
