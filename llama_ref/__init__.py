@@ -1,1 +1,82 @@
-"""Llama 3.1 in NumPy: a readable specification that runs."""
+"""Llama 3.1 in NumPy: a readable specification that runs.
+
+    import llama_ref as lr
+
+    model = lr.load("path/to/checkpoint")            # mapped, not read
+    for token in lr.generate(model, "Once upon a time", max_tokens=100):
+        print(token.text, end="")
+    trace = model.trace(model.tokenizer.encode("Hello"))     # every intermediate, by name
+
+Reading order, from text to text:
+
+    tokenizer/  bpe.py       text -> ids
+    config.py                the blueprint
+    checkpoint/  weights.py  files -> matrices
+    ops/                     embed, rms_norm, linear, rope, attention, swiglu: one op, one file
+    cache.py  model.py       ids -> hidden -> logits
+    sampling.py  generate.py logits -> ids -> text
+
+Every array of known rank ends in its axes, `hidden_TD`. The key:
+
+    T  tokens fed in this call, packed over sequences      N  query heads
+    S  positions attended: the cached ones and the new     K  key/value heads
+    D  model width                                         G  query heads per key/value head, N/K
+    V  vocabulary                                          H  width of one head
+    F  feed-forward width                                  P  rotated pairs of a head, H/2
+    L  layers                                              1  an axis kept for broadcasting
+    A  all query heads side by side, N*H                   R  some rows of a longer axis
+    B  all key/value heads side by side, K*H               C  capacity of a cache
+    M  rows that share one key head, G*T
+
+Names arrive when they are first used, so that `from llama_ref.ops.rope import rope_interleaved`
+loads NumPy and that file alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "llama_ref.load",
+    "Model": "llama_ref.model",
+    "Config": "llama_ref.config",
+    "preset": "llama_ref.presets",
+    "KVCache": "llama_ref.cache",
+    "Trace": "llama_ref.trace",
+    "load_tokenizer": "llama_ref.tokenizer",
+    "generate": "llama_ref.generate",
+    "LlamaRefError": "llama_ref.errors",
+}
+_ROOMS = {"bpe", "checkpoint", "errors", "numerics", "ops", "sampling", "tokenizer", "weights"}
+
+__all__ = [*_HOMES, *_ROOMS]
+
+if TYPE_CHECKING:
+    from llama_ref.cache import KVCache as KVCache
+    from llama_ref.config import Config as Config
+    from llama_ref.errors import LlamaRefError as LlamaRefError
+    from llama_ref.generate import generate as generate
+    from llama_ref.load import load as load
+    from llama_ref.model import Model as Model
+    from llama_ref.presets import preset as preset
+    from llama_ref.tokenizer import load_tokenizer as load_tokenizer
+    from llama_ref.trace import Trace as Trace
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use (PEP 562)."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"llama_ref.{name}")
+    else:
+        raise AttributeError(f"module 'llama_ref' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

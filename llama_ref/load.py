@@ -1,0 +1,102 @@
+"""From a path to a model: which kind of checkpoint a folder holds, and what it is run as.
+
+    config.json + *.safetensors              HF layout       lineage "hf"
+    params.json + consolidated.NN.pth        Meta layout     lineage "meta"
+
+Everything is opened before anything is read: the blueprint, the inventory of tensors checked
+against it, the tokenizer. The weights stay on disk until a forward pass touches them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llama_ref.checkpoint import Checkpoint, open_hf, open_meta
+from llama_ref.config import Config
+from llama_ref.config_files import read_hf_config, read_meta_params
+from llama_ref.errors import BadFile
+from llama_ref.files import list_folder
+from llama_ref.lineage import lineage_named
+from llama_ref.model import Model
+from llama_ref.numerics import dtype_named
+from llama_ref.tokenizer import TOKENIZER_FILES, load_tokenizer
+from llama_ref.weights import OUTER_NAMES, assemble, widened
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    lineage: str | None = None,
+    widen: bool = False,
+) -> Model:
+    """Open a checkpoint folder as a model, memory-mapped.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder in the HF or the Meta layout. Do not rewrite its files while the model is in use:
+        the map shows the file as it is, not as it was.
+    dtype : {"float32", "float64", "bfloat16", "float16"}
+        Of the activations, and so the precision of the computation, whatever the files store.
+    lineage : {"meta", "hf"}, optional
+        Whose rounding points to follow; by default that of the layout.
+    widen : bool
+        Hold all matrices in memory in the dtype of the arithmetic (float32, or float64): faster
+        where they fit.
+
+    Returns
+    -------
+    Model
+        Its `tokenizer` is None if the folder holds none.
+
+    Raises
+    ------
+    BadFile, BadConfig, Unsupported, LimitExceeded
+        If the folder is no checkpoint, or anything in it cannot be explained.
+    """
+    folder, activation_dtype = Path(path), dtype_named(dtype)
+    rounding = None if lineage is None else lineage_named(lineage)
+    checkpoint, config = open_checkpoint(folder)
+    weights = assemble(checkpoint, config)
+    if widen:
+        weights = widened(weights, activation_dtype)
+    has_tokenizer = any(name in TOKENIZER_FILES for name in list_folder(folder))
+    tokenizer = load_tokenizer(folder, vocab_size=config.vocab_size) if has_tokenizer else None
+    return Model(
+        config, weights, rounding or lineage_named(checkpoint.layout), activation_dtype, tokenizer
+    )
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
+    """Open a checkpoint folder of either layout: its tensors by stored name, and its blueprint.
+
+    Raises
+    ------
+    BadFile
+        If the folder holds neither layout, or both.
+    """
+    folder = Path(path)
+    names = list_folder(folder)
+    is_hf, is_meta = "config.json" in names, "params.json" in names
+    if is_hf and is_meta:
+        raise BadFile(
+            "checkpoint folder",
+            expected="config.json (HF layout) or params.json (Meta layout)",
+            found="both",
+            next_step="move one checkpoint to a folder of its own: each may mean other numbers",
+            file=folder,
+        )
+    if is_hf:
+        return open_hf(folder), read_hf_config(folder)
+    if is_meta:
+        checkpoint = open_meta(folder)
+        tied = OUTER_NAMES["meta"]["w_head_VD"] not in checkpoint
+        return checkpoint, read_meta_params(folder, tied_embeddings=tied)
+    raise BadFile(
+        "checkpoint folder",
+        expected="config.json (HF layout) or params.json (Meta layout)",
+        found="neither",
+        file=folder,
+    )

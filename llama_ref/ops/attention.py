@@ -1,0 +1,173 @@
+"""Causal attention with grouped heads: G = N/K query heads share each key/value head.
+
+    probs = softmax(query . key / sqrt(H))   over the positions a query may see: its own and earlier
+    ctx   = sum of the values, weighted by probs
+
+The T queries are the last T of the S positions, so query t sees positions 0 ... S - T + t. The
+three steps stand alone (`attention_scores`, `attention_probs`, `attention_mix`), and `attention`
+runs them over blocks of queries, each over whole rows of keys: memory grows with S and not with
+T * S, and every rounding stays where the released codes have it. This is not flash attention, whose
+running maximum rounds elsewhere. Keys and values are never repeated to N heads.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245; Attention in
+meta-llama/llama-models, models/llama3/model.py; eager_attention_forward in transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llama_ref.errors import BadRequest
+from llama_ref.numerics import round_to, widen
+from llama_ref.ops.softmax import softmax
+
+SCORES_PER_BLOCK = 2**22
+"""Scores held at once by `attention`: 16 MiB of float32."""
+
+Scaling = Callable[[np.ndarray, int], np.ndarray]
+
+
+def over_root_width(scores: np.ndarray, head_dim: int) -> np.ndarray:
+    """Divide by sqrt(H), as Meta's code does; widened, then rounded to the dtype of `scores`."""
+    return round_to(widen(scores) / float(np.sqrt(head_dim)), scores.dtype)
+
+
+def times_inverse_root_width(scores: np.ndarray, head_dim: int) -> np.ndarray:
+    """Multiply by H^-0.5, as transformers does; widened, then rounded to the dtype of `scores`."""
+    return round_to(widen(scores) * float(head_dim**-0.5), scores.dtype)
+
+
+def attention(
+    query_TNH: np.ndarray, key_SKH: np.ndarray, value_SKH: np.ndarray, *, scaling: Scaling
+) -> np.ndarray:
+    """Mix values by how well each query matches the keys it may see.
+
+    Parameters
+    ----------
+    query_TNH : ndarray of shape (T, N, H), floating
+        Rotated queries, for the last T of the S positions.
+    key_SKH, value_SKH : ndarray of shape (S, K, H), dtype of `query_TNH`
+        Rotated keys, and values, of all S positions. Query head n reads head n // (N/K).
+    scaling : over_root_width or times_inverse_root_width
+        How scores are divided by sqrt(H); the two differ by a rounding.
+
+    Returns
+    -------
+    ndarray of shape (T, N, H), dtype of `query_TNH`
+
+    Raises
+    ------
+    BadRequest
+        If shapes do not fit, or T > S.
+
+    Notes
+    -----
+    Precision: scores are rounded after the product and again after the scaling, probabilities once
+    (softmax is widened), the mixture once.
+    Law: with G > 1, equal to attention over keys and values repeated G times.
+    Law: what happens after a position does not change what was computed at it.
+
+    Examples
+    --------
+    Equal scores average the values seen so far:
+
+    >>> value_SKH = np.array([2.0, 4.0, 9.0]).reshape(3, 1, 1)
+    >>> attention(np.zeros((3, 1, 1)), np.zeros((3, 1, 1)), value_SKH,
+    ...           scaling=over_root_width).ravel()
+    array([2., 3., 5.])
+    """
+    T, N, _ = query_TNH.shape
+    S = key_SKH.shape[0]
+    _check_shapes(query_TNH, key_SKH, value_SKH)
+    ctx_TNH = np.empty_like(query_TNH)
+    n_queries = max(1, SCORES_PER_BLOCK // (N * S))
+    for lo in range(0, T, n_queries):
+        hi = min(lo + n_queries, T)
+        seen = (
+            S - T + hi
+        )  # the block's last query sees this many positions, so no other key is read
+        scores_KGTS = attention_scores(query_TNH[lo:hi], key_SKH[:seen], scaling=scaling)
+        ctx_TNH[lo:hi] = attention_mix(attention_probs(scores_KGTS), value_SKH[:seen])
+    return ctx_TNH
+
+
+def packed_attention(
+    query_TNH: np.ndarray,
+    keys_and_values: Sequence[tuple[np.ndarray, np.ndarray]],
+    lengths: Sequence[int],
+    *,
+    scaling: Scaling,
+) -> np.ndarray:
+    """Attend within each of several sequences whose queries are packed end to end.
+
+    Parameters
+    ----------
+    query_TNH : ndarray of shape (T, N, H)
+        The queries of all sequences, one sequence after the other; T is the sum of `lengths`.
+    keys_and_values : sequence of (key_SKH, value_SKH)
+        One pair per sequence, each with its own S.
+    lengths : sequence of int
+        How many of the queries belong to each sequence.
+    scaling : over_root_width or times_inverse_root_width
+
+    Returns
+    -------
+    ndarray of shape (T, N, H), dtype of `query_TNH`
+
+    Notes
+    -----
+    Law: each sequence comes out as if it were alone.
+    """
+    bounds = np.cumsum([0, *lengths])
+    ctx_TNH = np.empty_like(query_TNH)
+    for lo, hi, (key_SKH, value_SKH) in zip(bounds[:-1], bounds[1:], keys_and_values, strict=True):
+        ctx_TNH[lo:hi] = attention(query_TNH[lo:hi], key_SKH, value_SKH, scaling=scaling)
+    return ctx_TNH
+
+
+def attention_scores(query_TNH: np.ndarray, key_SKH: np.ndarray, *, scaling: Scaling) -> np.ndarray:
+    """Return how well every query matches every key, scaled, not yet masked: (K, G, T, S)."""
+    T, N, H = query_TNH.shape
+    S, K, _ = key_SKH.shape
+    # Query head n reads key head n // G: consecutive heads are a group, stacked as rows of one
+    # product per key head, so that BLAS reads each key once and nothing is repeated in memory.
+    query_KGTH = widen(query_TNH).reshape(T, K, N // K, H).transpose(1, 2, 0, 3)
+    key_KHS = widen(key_SKH).transpose(1, 2, 0)
+    scores_KMS = query_KGTH.reshape(K, N // K * T, H) @ key_KHS
+    return scaling(round_to(scores_KMS, query_TNH.dtype), H).reshape(K, N // K, T, S)
+
+
+def attention_probs(scores_KGTS: np.ndarray) -> np.ndarray:
+    """Return the probabilities over visible positions; the queries are the last T of S positions.
+
+    Hidden scores are *replaced* by minus infinity: adding a large negative number, as some ports
+    do, rounds the difference away in 16 bits.
+    """
+    T, S = scores_KGTS.shape[-2:]
+    if T > 1:  # a single query is the last position and sees everything
+        visible_TS = np.arange(S) <= np.arange(S - T, S)[:, None]
+        scores_KGTS = np.where(visible_TS, scores_KGTS, scores_KGTS.dtype.type(-np.inf))
+    return softmax(scores_KGTS)
+
+
+def attention_mix(probs_KGTS: np.ndarray, value_SKH: np.ndarray) -> np.ndarray:
+    """Return the values weighted by the probabilities, heads side by side again: (T, N, H)."""
+    K, G, T, S = probs_KGTS.shape
+    H = value_SKH.shape[-1]
+    value_KSH = widen(value_SKH).transpose(1, 0, 2)
+    ctx_KMH = widen(probs_KGTS).reshape(K, G * T, S) @ value_KSH
+    ctx_TKGH = ctx_KMH.reshape(K, G, T, H).transpose(2, 0, 1, 3)
+    return round_to(ctx_TKGH.reshape(T, K * G, H), probs_KGTS.dtype)
+
+
+def _check_shapes(query_TNH: np.ndarray, key_SKH: np.ndarray, value_SKH: np.ndarray) -> None:
+    T, N, H = query_TNH.shape
+    S, K, key_width = key_SKH.shape
+    if value_SKH.shape != key_SKH.shape or key_width != H or N % K or not 0 < T <= S:
+        raise BadRequest(
+            "attention shapes",
+            expected="query (T, N, H), key and value (S, K, H), K divides N, 0 < T <= S",
+            found=f"{query_TNH.shape}, {key_SKH.shape}, {value_SKH.shape}",
+        )

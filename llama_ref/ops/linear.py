@@ -1,0 +1,100 @@
+"""A linear map without bias: every output is the dot product of a token with one row of the weight.
+
+    y[t, f] = sum_d x[t, d] * weight[f, d]             weight is stored [out, in], as torch does
+
+Here the time goes: all but a few percent of a forward pass is this one function, and the
+weights outweigh everything else in memory. A matrix already in the dtype of the arithmetic goes to
+BLAS as it is, straight from the mapped file. Any other is widened a block of rows at a time into
+one small buffer, so a bfloat16 checkpoint is never held in float32.
+
+Source: F.linear in torch; ColumnParallelLinear in meta-llama/llama-models, models/llama3/model.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from llama_ref.errors import BadRequest
+from llama_ref.numerics import Matrix, round_to, wide_dtype, widen
+
+BLOCK_ELEMENTS = 2**20
+"""Weights widened at a time: 4 MiB of float32, small enough to stay in a shared cache."""
+
+FEW_ROWS = 32
+"""Up to here W @ x.T is faster than x @ W.T, since BLAS blocks along the longer side."""
+
+
+def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
+    """Multiply every token by a weight matrix stored [out, in].
+
+    Parameters
+    ----------
+    x_TD : ndarray of shape (T, D), floating
+        Activations; their dtype is the precision.
+    weight_FD : ndarray or Matrix of shape (F, D), floating
+        Of any storage dtype. What is stored wider than `x_TD` is rounded to its dtype, as peers
+        do on loading; what is stored narrower is widened exactly.
+
+    Returns
+    -------
+    ndarray of shape (T, F), dtype of `x_TD`, C order
+
+    Raises
+    ------
+    BadRequest
+        If the last axes differ.
+
+    Notes
+    -----
+    Precision: products and sums widened, in an order that BLAS chooses; one rounding at the end.
+
+    Examples
+    --------
+    >>> linear(np.array([[1.0, 10.0]]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    array([[21., 43., 65.]])
+    """
+    if len(weight_FD.shape) != 2 or x_TD.shape[-1] != weight_FD.shape[1]:
+        raise BadRequest(
+            "linear weight", expected=f"shape (F, {x_TD.shape[-1]})", found=weight_FD.shape
+        )
+    if (
+        isinstance(weight_FD, np.ndarray)
+        and weight_FD.dtype == wide_dtype(x_TD.dtype) == x_TD.dtype
+    ):
+        return _product(x_TD, weight_FD)
+
+    wide_TD = widen(x_TD)
+    y_TF = np.empty((x_TD.shape[0], weight_FD.shape[0]), x_TD.dtype)
+    for lo, hi, block_RD in _wide_blocks(weight_FD, x_TD.dtype):
+        y_TF[:, lo:hi] = round_to(_product(wide_TD, block_RD), x_TD.dtype)
+    return y_TF
+
+
+def _product(x_TD: np.ndarray, weight_FD: np.ndarray) -> np.ndarray:
+    """Return x W^T in the order of operands that BLAS runs fastest for this many tokens."""
+    T = x_TD.shape[0]
+    if T == 1:
+        return (weight_FD @ x_TD[0])[None]
+    if T <= FEW_ROWS:
+        return np.ascontiguousarray((weight_FD @ x_TD.T).T)
+    return x_TD @ weight_FD.T
+
+
+def _wide_blocks(
+    weight_FD: np.ndarray | Matrix, dtype: np.dtype
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (lo, hi, rows lo ... hi - 1 as `dtype` holds them, widened); one buffer serves all."""
+    F, D = weight_FD.shape
+    n_rows = max(1, BLOCK_ELEMENTS // D)
+    buffer_RD = np.empty((min(n_rows, F), D), wide_dtype(dtype))
+    for lo in range(0, F, n_rows):
+        hi = min(lo + n_rows, F)
+        rows = weight_FD[lo:hi] if isinstance(weight_FD, np.ndarray) else weight_FD.rows(lo, hi)
+        if dtype != buffer_RD.dtype:
+            rows = round_to(rows, dtype)
+        if rows.dtype != buffer_RD.dtype:
+            np.copyto(buffer_RD[: hi - lo], rows, casting="same_kind")
+            rows = buffer_RD[: hi - lo]
+        yield lo, hi, rows

@@ -1,0 +1,302 @@
+"""From stored names to the matrices of the forward pass; what is missing, extra or misshapen stops.
+
+The suffix of a field is its shape: `w_gate_FD` has F rows and D columns, with the sizes of the
+blueprint, and a stored tensor of any other shape is refused (a gain of shape (1, D) too: NumPy
+would broadcast it without a word). Nothing is read, copied or permuted; the fields are views of the
+mapped files. The one thing layouts disagree on besides names, the order of the query and key rows,
+is kept as found and named in `pairing`.
+
+Source of the names: convert_llama_weights_to_hf.py in huggingface/transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from llama_ref.checkpoint.stored import Checkpoint, Tensor
+from llama_ref.config import Config
+from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.numerics import ACTIVATION_DTYPES, round_to, wide_dtype
+
+FLOATS = set(ACTIVATION_DTYPES.values())
+ROWS_PER_SCAN = 1024
+
+# The key to the suffixes is in llama_ref/__init__.py; here A = N * H and B = K * H.
+LAYER_NAMES = {
+    "hf": {
+        "attn_gain_D": "model.layers.{}.input_layernorm.weight",
+        "w_query_AD": "model.layers.{}.self_attn.q_proj.weight",
+        "w_key_BD": "model.layers.{}.self_attn.k_proj.weight",
+        "w_value_BD": "model.layers.{}.self_attn.v_proj.weight",
+        "w_out_DA": "model.layers.{}.self_attn.o_proj.weight",
+        "ffn_gain_D": "model.layers.{}.post_attention_layernorm.weight",
+        "w_gate_FD": "model.layers.{}.mlp.gate_proj.weight",
+        "w_up_FD": "model.layers.{}.mlp.up_proj.weight",
+        "w_down_DF": "model.layers.{}.mlp.down_proj.weight",
+    },
+    "meta": {
+        "attn_gain_D": "layers.{}.attention_norm.weight",
+        "w_query_AD": "layers.{}.attention.wq.weight",
+        "w_key_BD": "layers.{}.attention.wk.weight",
+        "w_value_BD": "layers.{}.attention.wv.weight",
+        "w_out_DA": "layers.{}.attention.wo.weight",
+        "ffn_gain_D": "layers.{}.ffn_norm.weight",
+        "w_gate_FD": "layers.{}.feed_forward.w1.weight",
+        "w_up_FD": "layers.{}.feed_forward.w3.weight",
+        "w_down_DF": "layers.{}.feed_forward.w2.weight",
+    },
+}
+OUTER_NAMES = {
+    "hf": {
+        "embedding_VD": "model.embed_tokens.weight",
+        "final_gain_D": "model.norm.weight",
+        "w_head_VD": "lm_head.weight",
+    },
+    "meta": {
+        "embedding_VD": "tok_embeddings.weight",
+        "final_gain_D": "norm.weight",
+        "w_head_VD": "output.weight",
+    },
+}
+PAIRING = {"hf": "half_split", "meta": "interleaved"}
+RECOMPUTED = ("rotary_emb.inv_freq", "rope.freqs")
+"""Tables some files carry and every program computes for itself; never read."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The nine tensors of one layer."""
+
+    attn_gain_D: np.ndarray
+    w_query_AD: Tensor
+    w_key_BD: Tensor
+    w_value_BD: Tensor
+    w_out_DA: Tensor
+    ffn_gain_D: np.ndarray
+    w_gate_FD: Tensor
+    w_up_FD: Tensor
+    w_down_DF: Tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All tensors of a model, by their role in the forward pass.
+
+    Attributes
+    ----------
+    embedding_VD, w_head_VD : Tensor of shape (V, D)
+        One and the same object where embeddings are tied.
+    layers : tuple of Layer
+    final_gain_D : Tensor of shape (D,)
+    layout : {"hf", "meta"}
+        Whose names the file uses.
+    pairing : {"half_split", "interleaved"}
+        Which channels of a stored query or key head RoPE turns together.
+    """
+
+    embedding_VD: Tensor
+    layers: tuple[Layer, ...]
+    final_gain_D: np.ndarray
+    w_head_VD: Tensor
+    layout: str
+    pairing: str
+
+    def named(self, layer: int | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Yield (stored name, tensor) of one layer, or of the three tensors outside the layers."""
+        holder = self if layer is None else self.layers[layer]
+        names = OUTER_NAMES if layer is None else LAYER_NAMES
+        for field, name in names[self.layout].items():
+            yield name.format(layer), getattr(holder, field)
+
+
+def assemble(checkpoint: Checkpoint, config: Config) -> Weights:
+    """Give every tensor of a checkpoint its role.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Stored name to mapped tensor.
+    config : Config
+        The blueprint that every shape has to follow.
+
+    Raises
+    ------
+    BadFile
+        If a tensor is missing, unexpected, of another shape, or contradicts tied embeddings.
+    Unsupported
+        If a tensor is not floating-point.
+    """
+    layout = checkpoint.layout
+    inventory = expected_shapes(config, layout)
+    _check_inventory(checkpoint, inventory)
+    for name, shape in inventory.items():
+        _check_tensor(checkpoint, name, shape)
+
+    layers = tuple(
+        Layer(**{f: checkpoint[name.format(i)] for f, name in LAYER_NAMES[layout].items()})
+        for i in range(config.n_layers)
+    )
+    outer = {f: checkpoint[name] for f, name in OUTER_NAMES[layout].items() if name in inventory}
+    if config.tied_embeddings:
+        _check_tied(checkpoint, OUTER_NAMES[layout]["w_head_VD"], outer["embedding_VD"])
+        outer["w_head_VD"] = outer["embedding_VD"]
+    return Weights(layers=layers, layout=layout, pairing=PAIRING[layout], **outer)  # type: ignore[arg-type]
+
+
+def expected_shapes(config: Config, layout: str) -> dict[str, tuple[int, ...]]:
+    """Return every stored name of a blueprint with its shape, in the order of the forward pass."""
+    sizes = {
+        "V": config.vocab_size,
+        "D": config.d_model,
+        "F": config.d_ff,
+        "A": config.n_heads * config.head_dim,
+        "B": config.n_kv_heads * config.head_dim,
+    }
+
+    def shape(field: str) -> tuple[int, ...]:
+        return tuple(sizes[letter] for letter in field.rpartition("_")[2])
+
+    outer = {name: shape(field) for field, name in OUTER_NAMES[layout].items()}
+    inner = {
+        name.format(i): shape(field)
+        for i in range(config.n_layers)
+        for field, name in LAYER_NAMES[layout].items()
+    }
+    embedding, final_gain, head = outer
+    ordered = {embedding: outer[embedding], **inner, final_gain: outer[final_gain]}
+    return ordered if config.tied_embeddings else {**ordered, head: outer[head]}
+
+
+def inventory_findings(
+    checkpoint: Checkpoint, config: Config
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Return the missing tensors with their shapes, and the unexpected ones."""
+    inventory = expected_shapes(config, checkpoint.layout)
+    head = OUTER_NAMES[checkpoint.layout]["w_head_VD"]
+    missing = {name: shape for name, shape in inventory.items() if name not in checkpoint}
+    unexpected = [
+        name
+        for name in checkpoint
+        if name not in inventory
+        and not name.endswith(RECOMPUTED)
+        and not (name == head and config.tied_embeddings)
+    ]
+    return missing, unexpected
+
+
+def widened(weights: Weights, dtype: np.dtype) -> Weights:
+    """Return the same weights held in memory in the dtype that arithmetic on `dtype` is done in.
+
+    Twice to eight times the bytes of the files, and faster when that fits: nothing is left to
+    widen in the forward pass.
+    """
+
+    def in_memory(tensor: Tensor) -> np.ndarray:
+        rounded = round_to(np.asarray(tensor), dtype) if dtype != wide_dtype(dtype) else tensor
+        return np.ascontiguousarray(rounded, dtype=wide_dtype(dtype))
+
+    layers = tuple(
+        Layer(**{f.name: in_memory(getattr(layer, f.name)) for f in fields(layer)})
+        for layer in weights.layers
+    )
+    embedding_VD = in_memory(weights.embedding_VD)
+    tied = weights.w_head_VD is weights.embedding_VD
+    return replace(
+        weights,
+        embedding_VD=embedding_VD,
+        layers=layers,
+        final_gain_D=in_memory(weights.final_gain_D),
+        w_head_VD=embedding_VD if tied else in_memory(weights.w_head_VD),
+    )
+
+
+def non_finite_weight(weights: Weights, layer: int | None) -> str | None:
+    """Say which tensor of a layer (None: outside the layers) holds a NaN or infinity, and where."""
+    for name, tensor in weights.named(layer):
+        found = first_non_finite(tensor)
+        if found is not None:
+            return f"tensor {name} holds {found[1]} at {found[0]}"
+    return None
+
+
+def first_non_finite(tensor: Tensor) -> tuple[tuple[int, ...], float] | None:
+    """Return index and value of the first NaN or infinity of a tensor, or None; reads all of it."""
+    for lo in range(0, tensor.shape[0], ROWS_PER_SCAN):
+        hi = min(lo + ROWS_PER_SCAN, tensor.shape[0])
+        rows = tensor[lo:hi] if isinstance(tensor, np.ndarray) else tensor.rows(lo, hi)
+        finite = np.isfinite(rows)
+        if not finite.all():
+            first = tuple(np.argwhere(~finite)[0].tolist())
+            return (lo + first[0], *first[1:]), float(rows[first])
+    return None
+
+
+def _check_inventory(checkpoint: Checkpoint, inventory: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a checkpoint that lacks a tensor or holds one nobody would use."""
+    head = OUTER_NAMES[checkpoint.layout]["w_head_VD"]
+    for name, shape in inventory.items():
+        if name not in checkpoint:
+            raise BadFile(
+                f"tensor {name}",
+                expected=f"shape {shape}",
+                found="no such tensor",
+                next_step="if embeddings are tied, config.json must say tie_word_embeddings"
+                if name == head
+                else None,
+                file=checkpoint.path,
+            )
+    for name in checkpoint:
+        if name not in inventory and name != head and not name.endswith(RECOMPUTED):
+            raise BadFile(
+                f"unexpected tensor {shown(name)}",
+                expected="the tensors of this blueprint and no other",
+                found=f"shape {checkpoint[name].shape}",
+                next_step="a bias, adapter, extra layer or renamed tensor would be silently unused",
+                file=checkpoint.path,
+            )
+
+
+def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape, or one that is not floating-point."""
+    tensor = checkpoint[name]
+    if tuple(tensor.shape) != shape:
+        raise BadFile(
+            f"tensor {name}",
+            expected=f"shape {shape}",
+            found=f"shape {tuple(tensor.shape)}",
+            file=checkpoint.path,
+        )
+    if tensor.dtype.newbyteorder("=") not in FLOATS:
+        raise Unsupported(
+            f"tensor {name}",
+            expected="float32, bfloat16, float16 or float64",
+            found=str(tensor.dtype),
+            file=checkpoint.path,
+        )
+
+
+def _check_tied(checkpoint: Checkpoint, head: str, embedding_VD: Tensor) -> None:
+    """Refuse tied embeddings beside a stored head that differs, judged by rows across the table."""
+    if head not in checkpoint:
+        return
+    w_head_VD = checkpoint[head]
+    V = embedding_VD.shape[0]
+    same = tuple(w_head_VD.shape) == tuple(embedding_VD.shape) and all(
+        np.array_equal(_row(w_head_VD, v), _row(embedding_VD, v))
+        for v in np.linspace(0, V - 1, min(V, 64), dtype=int).tolist()
+    )
+    if not same:
+        raise BadFile(
+            f"tensor {head}",
+            expected="no head, or one equal to the embedding, since embeddings are tied",
+            found="another matrix",
+            next_step="one of tie_word_embeddings and the stored head is wrong",
+            file=checkpoint.path,
+        )
+
+
+def _row(tensor: Tensor, index: int) -> np.ndarray:
+    return tensor[index] if isinstance(tensor, np.ndarray) else tensor.rows(index, index + 1)[0]
