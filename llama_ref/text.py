@@ -13,6 +13,7 @@ year. `ADDED` and `LATER` make up the difference, so that a text has the same ki
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterator
 
@@ -61,12 +62,14 @@ class _KindOfCodePoint(dict[int, str]):
         return self[code_point]
 
 
-_KINDS = _KindOfCodePoint(
-    dict.fromkeys(_code_points(ADDED_LETTERS), "L")
-    | dict.fromkeys(_code_points(ADDED_NUMBERS), "N")
-    | dict.fromkeys(_code_points(LATER), "P")
-    | {ord("\r"): "R", ord("\n"): "R", ord(" "): "B"}
-)
+@functools.cache
+def _kind_table() -> _KindOfCodePoint:
+    return _KindOfCodePoint(
+        dict.fromkeys(_code_points(ADDED_LETTERS), "L")
+        | dict.fromkeys(_code_points(ADDED_NUMBERS), "N")
+        | dict.fromkeys(_code_points(LATER), "P")
+        | {ord("\r"): "R", ord("\n"): "R", ord(" "): "B"}
+    )
 
 
 def kinds(text: str) -> str:
@@ -74,10 +77,10 @@ def kinds(text: str) -> str:
 
     Examples
     --------
-    >>> kinds("Don't pay ½!\\n🦙")
+    >>> kinds("Don't pay ½!\n🦙")
     'LLLPLBLLLBNPRP'
     """
-    return text.translate(_KINDS)
+    return text.translate(_kind_table())
 
 
 def utf8(text: str) -> bytes:
