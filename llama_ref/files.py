@@ -6,8 +6,10 @@ tokenizer's name. Nothing here blocks on one, and nothing reads more than its ca
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +104,13 @@ def map_bytes(path: str | os.PathLike[str]) -> np.ndarray:
         if os.fstat(file.fileno()).st_size == 0:  # a map of nothing is refused by the system
             return np.empty(0, np.uint8)
         try:
-            mapped = np.memmap(file, dtype=np.uint8, mode="r")
+            if sys.version_info >= (3, 13) and os.name == "posix":
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
+            else:  # holds a duplicate of the descriptor as long as the map lives
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise BadFile("cannot be mapped", found=str(error), file=path) from None
-    return mapped.view(np.ndarray)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def list_folder(path: str | os.PathLike[str]) -> list[str]:
