@@ -72,8 +72,11 @@ def parse_json(data: bytes, *, file: str | os.PathLike[str]) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(items)
         if len(result) != len(items):
-            keys = [key for key, _ in items]
-            refuse("JSON key written twice", next(k for k in keys if keys.count(k) > 1))
+            seen: set[str] = set()
+            for key, _ in items:
+                if key in seen:
+                    refuse("JSON key written twice", key)
+                seen.add(key)
         return result
 
     try:
