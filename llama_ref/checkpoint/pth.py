@@ -1,0 +1,156 @@
+"""One .pth file, as `torch.save` writes a state dict: name -> mapped, strided view.
+
+    <root>/data.pkl       the tensors: storage, offset, shape, strides      (see `symbolic_pickle`)
+    <root>/data/0, 1, …   the storages: plain little-endian numbers         (see `torch_zip`)
+    <root>/version        "3"
+    <root>/byteorder      "little"; older versions of torch write none
+    <root>/.…             torch's own notes, which change no number
+
+Opening reads the headers and `data.pkl`, and checks the CRC of the members it reads. The CRC of a
+storage can only be checked by reading all of it: `check_storages` does that when asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+
+from llama_ref.checkpoint.strided import strided_view
+from llama_ref.checkpoint.symbolic_pickle import MAX_BYTES, read_state_dict
+from llama_ref.checkpoint.torch_objects import Storage, StridedTensor
+from llama_ref.checkpoint.torch_zip import Member, check_crc, read_members
+from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
+from llama_ref.files import map_bytes
+from llama_ref.numerics import dtype_named
+
+PathLike = str | os.PathLike[str]
+
+KNOWN_MEMBER = re.compile(r"data\.pkl|data/[0-9]{1,20}|byteorder|version|\.(data/)?[a-z_]{1,40}")
+TORCHSCRIPT_MEMBER = re.compile(r"constants\.pkl|code/.*", re.DOTALL)
+
+
+def open_pth(path: PathLike) -> dict[str, np.ndarray]:
+    """Map the tensors of one .pth file; nothing is read but the headers and `data.pkl`.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `torch.save` (1.6 or newer) wrote from a state dict: one dict of names and
+        tensors or parameters, of float64, float32, float16 or bfloat16.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By name, in stored order: read-only views of the mapped file.
+
+    Raises
+    ------
+    BadFile
+        If anything in the file cannot be explained, or a tensor reaches outside its storage.
+    Unsupported
+        Integers; quantised, sparse or complex tensors; TorchScript; compression; big-endian.
+    LimitExceeded
+        More than 16 MiB of description, or a dimension of more than 2^31.
+    """
+    raw = map_bytes(path)
+    members = _open_archive(raw, path)
+    tensors = read_state_dict(_read(raw, members["data.pkl"], path, MAX_BYTES), file=path)
+    for name, tensor in tensors.items():
+        _check_storage(members, tensor.storage, f"tensor {shown(name)}", path)
+    _check_usage(members, tensors, path)
+    views = {}
+    for name, tensor in tensors.items():
+        member = members[f"data/{tensor.storage.key}"]
+        views[name] = strided_view(raw[member.start : member.end], tensor, name=name, file=path)
+    return views
+
+
+def check_storages(path: PathLike) -> None:
+    """Read a whole .pth file and compare the CRC-32 of every member with the stored one.
+
+    Raises
+    ------
+    BadFile
+        Naming the first member that is damaged; or as `open_pth`.
+    """
+    raw = map_bytes(path)
+    for member in _open_archive(raw, path).values():
+        check_crc(raw, member, file=path)
+
+
+def _open_archive(raw: np.ndarray, path: PathLike) -> dict[str, Member]:
+    """Return the members by their name under the root folder, after checking which there are."""
+    members: dict[str, Member] = {}
+    roots = set()
+    for full_name, member in read_members(raw, file=path).items():
+        root, _, name = full_name.partition("/")
+        if TORCHSCRIPT_MEMBER.fullmatch(name):
+            raise Unsupported("TorchScript archive", expected="a saved state dict", file=path)
+        if not KNOWN_MEMBER.fullmatch(name):
+            raise BadFile(f"member {shown(full_name)}", found="none of torch.save's", file=path)
+        roots.add(root)
+        members[name] = member
+    if len(roots) > 1:
+        raise BadFile("folders", expected="one", found=shown(sorted(roots)[:3]), file=path)
+    for name in ("data.pkl", "version"):
+        if name not in members:
+            raise BadFile(f"member {name}", found="no such member", file=path)
+    _expect(raw, members["version"], b"3\n", path)
+    if "byteorder" in members:
+        _expect(raw, members["byteorder"], b"little", path)
+    return members
+
+
+def _expect(raw: np.ndarray, member: Member, text: bytes, path: PathLike) -> None:
+    """Check that a small member says what all files read here say."""
+    found = _read(raw, member, path, limit=20)
+    if found != text:
+        member_name = f"member {shown(member.name)}"
+        raise Unsupported(member_name, expected=shown(text), found=shown(found), file=path)
+
+
+def _read(raw: np.ndarray, member: Member, path: PathLike, limit: int) -> bytes:
+    """Read a small member whole, and check its CRC."""
+    if member.size > limit:
+        raise LimitExceeded(
+            f"member {shown(member.name)}",
+            expected=f"at most {limit:,} bytes",
+            found=f"{member.size:,}",
+            file=path,
+        )
+    check_crc(raw, member, file=path)
+    return raw[member.start : member.end].tobytes()
+
+
+def _check_storage(
+    members: dict[str, Member], storage: Storage, where: str, path: PathLike
+) -> None:
+    """Check that the bytes behind a tensor are there, and as many as it claims."""
+    member = members.get(f"data/{storage.key}")
+    if member is None:
+        raise BadFile(f"{where}: storage {shown(storage.key)}", found="no such member", file=path)
+    n_bytes = storage.n_elements * dtype_named(storage.dtype).itemsize
+    if member.size != n_bytes:
+        raise BadFile(
+            f"{where}: storage {storage.key}",
+            expected=f"{n_bytes} bytes",
+            found=f"{member.size}",
+            file=path,
+        )
+
+
+def _check_usage(
+    members: dict[str, Member], tensors: dict[str, StridedTensor], path: PathLike
+) -> None:
+    """Check that every storage is used, and that all its users agree on its dtype."""
+    used: dict[str, Storage] = {}
+    for name, tensor in tensors.items():
+        storage = used.setdefault(f"data/{tensor.storage.key}", tensor.storage)
+        if storage != tensor.storage:
+            where = f"tensor {shown(name)}: storage {storage.key}"
+            raise BadFile(where, expected=storage.dtype, found=tensor.storage.dtype, file=path)
+    for member in members:
+        if member.startswith("data/") and member not in used:
+            raise BadFile(f"member {member}", found="no tensor that uses it", file=path)
