@@ -89,6 +89,10 @@ class CompareError(LlamaRefError):
     """Two things that had to agree do not."""
 
 
+class UnknownFileWarning(UserWarning):
+    """A file is well formed, but not the published one that its shape says it is."""
+
+
 def shown(foreign: object) -> str:
     r"""Quote foreign text or values for a message: escaped, on one line, cut at 200 characters.
 
