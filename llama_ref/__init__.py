@@ -9,12 +9,12 @@
 
 Reading order, from text to text:
 
-    tokenizer/  bpe.py       text -> ids
-    config.py                the blueprint
-    checkpoint/  weights.py  files -> matrices
-    ops/                     embed, rms_norm, linear, rope, attention, swiglu: one op, one file
-    cache.py  model.py       ids -> hidden -> logits
-    sampling.py  generate.py logits -> ids -> text
+    tokenizer/  bpe.py          text -> ids
+    config.py                   the blueprint
+    checkpoint/  weights.py     files -> matrices
+    ops/                        embed, rms_norm, linear, rope, attention, swiglu: one op, one file
+    cache.py  model.py          ids -> hidden -> logits
+    sampling.py generation.py   logits -> ids -> text
 
 Every array of known rank ends in its axes, `hidden_TD`. The key:
 
@@ -40,26 +40,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "llama_ref.load",
+    "load": "llama_ref.loading",
     "Model": "llama_ref.model",
     "Config": "llama_ref.config",
     "preset": "llama_ref.presets",
     "KVCache": "llama_ref.cache",
     "Trace": "llama_ref.trace",
     "load_tokenizer": "llama_ref.tokenizer",
-    "generate": "llama_ref.generate",
+    "generate": "llama_ref.generation",
     "LlamaRefError": "llama_ref.errors",
 }
-_ROOMS = {"bpe", "checkpoint", "errors", "numerics", "ops", "sampling", "tokenizer", "weights"}
-
-__all__ = [*_HOMES, *_ROOMS]
+_ROOMS = ["bpe", "checkpoint", "errors", "numerics", "ops", "sampling", "tokenizer", "weights"]
 
 if TYPE_CHECKING:
     from llama_ref.cache import KVCache as KVCache
     from llama_ref.config import Config as Config
     from llama_ref.errors import LlamaRefError as LlamaRefError
-    from llama_ref.generate import generate as generate
-    from llama_ref.load import load as load
+    from llama_ref.generation import generate as generate
+    from llama_ref.loading import load as load
     from llama_ref.model import Model as Model
     from llama_ref.presets import preset as preset
     from llama_ref.tokenizer import load_tokenizer as load_tokenizer
@@ -79,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOMES, *_ROOMS])

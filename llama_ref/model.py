@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -40,9 +40,11 @@ from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
 from llama_ref.ops.swiglu import swiglu
 from llama_ref.packing import Ids, Packed, is_batch, pack
-from llama_ref.tokenizer import Tokenizer
 from llama_ref.trace import Tap, Trace, alarm, no_tap
 from llama_ref.weights import Weights, non_finite_weight
+
+if TYPE_CHECKING:
+    from llama_ref.tokenizer import Tokenizer
 
 ROTATE = {"interleaved": rope_interleaved, "half_split": rope_half_split}
 KeysAndValues = list[tuple[np.ndarray, np.ndarray]]

@@ -38,7 +38,7 @@ LAYER_TAPS = {
     "ffn_out": "T D",
     "out": "T D",
 }
-"""The taps of one layer, in dataflow order, with their axes; `scores` are scaled, not masked yet."""
+"""The taps of one layer in dataflow order, with their axes; `scores` are scaled, not masked."""
 
 
 def tap_names(n_layers: int) -> list[str]:

@@ -48,8 +48,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
         raise BadRequest(
             "softmax", expected="a possible entry in every row", found="a row of minus infinities"
         )
-    exp_x = wide - highest
-    with np.errstate(under="ignore"):  # what underflows is a probability below 1e-38
+    with np.errstate(over="ignore", under="ignore"):  # to minus infinity, or a probability of 0
+        exp_x = wide - highest
         np.exp(exp_x, out=exp_x)
         exp_x /= exp_x.sum(axis=-1, keepdims=True)
     return round_to(exp_x, x.dtype)
