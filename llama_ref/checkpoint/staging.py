@@ -1,0 +1,45 @@
+"""Nothing half-written under a final name: write beside it, then rename.
+
+    with staging_folder(folder) as staging:
+        ...                                     # write whole files into staging
+        move(staging / name, folder / name)     # a rename: there at once, or not at all
+
+An error or an interrupt leaves the folder as it was. A process that is killed outright leaves a
+hidden folder `.writing-…`, which no reader takes for anything and which may be deleted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from llama_ref.errors import BadFile, shown
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system or the safetensors library says about writing `path` into `BadFile`."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or shown(str(error))
+        raise BadFile("cannot be written", found=reason, file=path) from None
+
+
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Lend a temporary folder inside `folder`, on its file system, and remove it in the end."""
+    with writing(folder):
+        staging = tempfile.TemporaryDirectory(prefix=".writing-", dir=folder)
+    with staging as name:
+        yield Path(name)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a written file its final name, replacing what had that name."""
+    with writing(target):
+        source.replace(target)
