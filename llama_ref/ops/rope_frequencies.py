@@ -41,8 +41,9 @@ def rope_frequencies(head_dim: int, *, theta: float, dtype: np.dtype) -> np.ndar
 
     Notes
     -----
-    Precision: exponent, power and reciprocal each in `dtype`, in that order; bit-equal to torch
-    where H is a power of two.
+    Precision: exponent, power and reciprocal each in `dtype`, in that order. Bit-equal to torch for
+    the bases and head widths of every published Llama; elsewhere the two libraries' power may
+    differ by two steps.
 
     Examples
     --------
@@ -80,7 +81,8 @@ def stretched_frequencies(
 
     Notes
     -----
-    Precision: every step in the dtype of `frequency_P`, in the order of the released codes.
+    Precision: every step in the dtype of `frequency_P`, in the order of the released codes; from
+    equal frequencies bit-equal to torch.
 
     Examples
     --------
@@ -90,8 +92,9 @@ def stretched_frequencies(
     >>> (stretched / fast_to_slow).round(3)
     array([1.   , 0.417, 0.125])
     """
-    wavelength_P = 2 * np.pi / frequency_P
-    turns_P = original_context / wavelength_P
+    # torch computes number / tensor as number * (1 / tensor): two roundings, so here too.
+    wavelength_P = 2 * np.pi * (1 / frequency_P)
+    turns_P = original_context * (1 / wavelength_P)
     smooth_P = (turns_P - low_freq_factor) / (high_freq_factor - low_freq_factor)
     blended_P = (1 - smooth_P) * frequency_P / factor + smooth_P * frequency_P
     slow_P = wavelength_P > original_context / low_freq_factor
