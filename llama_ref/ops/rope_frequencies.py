@@ -42,8 +42,8 @@ def rope_frequencies(head_dim: int, *, theta: float, dtype: np.dtype) -> np.ndar
     Notes
     -----
     Precision: exponent, power and reciprocal each in `dtype`, in that order. Bit-equal to torch for
-    the bases and head widths of every published Llama; elsewhere the two libraries' power may
-    differ by two steps.
+    theta 10,000 and 500,000 where H is a power of two up to 128; elsewhere the two libraries'
+    power may differ by two steps.
 
     Examples
     --------
