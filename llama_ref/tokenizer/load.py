@@ -1,0 +1,92 @@
+"""From a path to a tokenizer: which file of a folder counts, and what kind it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from llama_ref.errors import BadFile, BadRequest, shown
+from llama_ref.files import list_folder, read_bytes
+from llama_ref.tokenizer import rank_file, tokenizer_json
+from llama_ref.tokenizer.base import Tokenizer
+from llama_ref.tokenizer.llama3 import Llama3Tokenizer
+from llama_ref.tokenizer.sentencepiece_model import SentencePieceTokenizer
+from llama_ref.tokenizer.special_tokens import NAMINGS
+
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
+"""The files that hold a tokenizer; of two in one folder the first counts."""
+
+
+def load_tokenizer(
+    path: str | os.PathLike[str],
+    *,
+    vocab_size: int | None = None,
+    naming: Literal["meta", "hf"] = "meta",
+) -> Tokenizer:
+    """Read a tokenizer from a file or a checkpoint folder.
+
+    Parameters
+    ----------
+    path : path-like
+        Meta's tokenizer.model (ranks), Hugging Face's tokenizer.json, or a sentencepiece model;
+        or a folder with one of them. Of two, ``tokenizer.model`` counts and the other is not
+        read: it is the original, from which Hugging Face's tokenizer.json is converted.
+    vocab_size : int, optional
+        The number of ids that the model has embeddings for: a tokenizer of another size is
+        refused.
+    naming : {"meta", "hf"}
+        Whose names of the special tokens to show where the file has none, as Meta's ranks.
+
+    Returns
+    -------
+    Tokenizer
+
+    Raises
+    ------
+    BadFile, Unsupported, LimitExceeded
+        If there is no such file, it is damaged, of another kind, too large, or of another size
+        than the model's embedding.
+
+    Warns
+    -----
+    UnknownFileWarning
+        If the file has the 128,000 ranks of Llama 3, but not the content of the published one.
+    """
+    if naming not in NAMINGS:
+        raise BadRequest("naming", expected='"meta" or "hf"', found=shown(naming))
+    file = _file_of(path)
+    is_json = Path(file).suffix == ".json"
+    limit = tokenizer_json.MAX_FILE_BYTES if is_json else rank_file.MAX_FILE_BYTES
+    data = read_bytes(file, limit=limit)
+    tokenizer: Tokenizer
+    if is_json:
+        ranks, names, unreachable = tokenizer_json.parse_tokenizer_json(data, file=file)
+        tokenizer = Llama3Tokenizer(ranks, names, unreachable=unreachable, file=file)
+    elif rank_file.is_sentencepiece(data):
+        tokenizer = SentencePieceTokenizer(data, file=file)
+    else:
+        ranks = rank_file.parse_ranks(data, file=file)
+        tokenizer = Llama3Tokenizer(ranks, NAMINGS[naming], file=file)
+    if vocab_size is not None and tokenizer.vocab_size != vocab_size:
+        raise BadFile(
+            "tokenizer",
+            expected=f"{vocab_size} tokens, as the model has embeddings",
+            found=tokenizer.vocab_size,
+            next_step="a tokenizer of another model gives ids that mean something else",
+            file=file,
+        )
+    return tokenizer
+
+
+def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the tokenizer's file: the path itself, or the first of its folder."""
+    if not os.path.isdir(path):  # noqa: PTH112  (Path of a foreign string may raise)
+        return path
+    names = list_folder(path)
+    for name in TOKENIZER_FILES:
+        if name in names:
+            return Path(path) / name
+    raise BadFile(
+        "tokenizer", expected=f"one of {', '.join(TOKENIZER_FILES)}", found="none", file=path
+    )

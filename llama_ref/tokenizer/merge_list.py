@@ -1,0 +1,125 @@
+"""The merges of a tokenizer.json, shown to mean no more and no less than its ids.
+
+The file states merges twice: as a list of pairs, best first, and by the order of the ids. Our
+engine goes by the ids: any two neighbours whose union is a token may merge, the lowest id first.
+That is the same as going by the list if
+
+1. the list is in the order of the ids of what the pairs make, and
+2. for every token, the pair that the ids would join last to make it is in the list.
+
+(What happens inside a token's bytes before it is whole does not depend on what is around them, so
+that last pair is the only one that ever makes the token.) Llama 3's list holds every way to cut
+every token in two, which is more than needed and quick to see; for a list that holds one pair per
+token the merges are run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from llama_ref.bpe import merged, merges
+from llama_ref.errors import BadFile, Unsupported, shown
+
+Pair = tuple[bytes, bytes]
+
+
+def check_merges(
+    written: object,
+    tokens: Mapping[str, bytes],
+    ranks: Mapping[bytes, int],
+    *,
+    file: str | os.PathLike[str],
+) -> None:
+    """Check that a list of merges is what the ranks already say.
+
+    Parameters
+    ----------
+    written : object
+        The value of ``model.merges``: pairs, or strings of two parts with a blank between.
+    tokens : mapping of str to bytes
+        Every token as the file writes it, and its bytes.
+    ranks : mapping of bytes to int
+        The bytes of every token, and its id.
+
+    Raises
+    ------
+    BadFile
+        If an entry is no pair of tokens that make a token, or is there twice.
+    Unsupported
+        If the list and the ids would not merge alike.
+    """
+    if not isinstance(written, list) or not written:
+        found = "an empty list" if written == [] else type(written).__name__
+        raise BadFile("model.merges", expected="a list of pairs", found=found, file=file)
+    pairs = [_pair(entry, tokens, ranks, place, file) for place, entry in enumerate(written)]
+    if len(set(pairs)) != len(pairs):
+        twice = next(pair for pair, times in Counter(pairs).items() if times > 1)
+        raise BadFile("model.merges", found=f"{shown(twice)} twice", file=file)
+    for place, (before, after) in enumerate(pairwise(ranks[a + b] for a, b in pairs), start=1):
+        if after < before:
+            raise Unsupported(
+                f"model.merges[{place}]",
+                expected="merges in the order of the ids that they make",
+                found=f"id {after} after id {before}",
+                file=file,
+            )
+    for left, right in _unlisted(set(pairs), ranks):
+        raise Unsupported(
+            "model.merges",
+            expected=f"{shown(left)} + {shown(right)}, by which the ids make {shown(left + right)}",
+            found="no such pair",
+            file=file,
+        )
+
+
+def _pair(
+    entry: object,
+    tokens: Mapping[str, bytes],
+    ranks: Mapping[bytes, int],
+    place: int,
+    file: str | os.PathLike[str],
+) -> Pair:
+    """Read one merge, both of its parts and their union being tokens."""
+    parts = entry.split(" ") if isinstance(entry, str) else entry
+    if isinstance(parts, list) and len(parts) == 2 and all(isinstance(p, str) for p in parts):
+        left, right = tokens.get(parts[0]), tokens.get(parts[1])
+        if left and right and left + right in ranks:
+            return left, right
+    raise BadFile(
+        f"model.merges[{place}]",
+        expected="two tokens whose union is a token",
+        found=shown(entry),
+        file=file,
+    )
+
+
+def _unlisted(listed: set[Pair], ranks: Mapping[bytes, int]) -> Iterator[Pair]:
+    """Yield the pairs by which the ids make a token, and which the list does not hold."""
+    for token in ranks:
+        if all(cut in listed for cut in _cuts(token, ranks)):
+            continue
+        steps = list(merges(token, ranks))
+        if steps and steps[-1].end - steps[-1].start == len(token):
+            last = token[: steps[-1].middle], token[steps[-1].middle :]
+            if last not in listed:
+                yield last
+
+
+def _cuts(token: bytes, ranks: Mapping[bytes, int]) -> Iterator[Pair]:
+    """Yield every way to cut a token into two tokens."""
+    for place in range(1, len(token)):
+        left = token[:place]
+        if left in ranks and token[place:] in ranks:
+            yield left, token[place:]
+
+
+def unreachable(ranks: Mapping[bytes, int]) -> frozenset[bytes]:
+    """Return the tokens that merges cannot build from their bytes; 588 in Llama 3.
+
+    A token that is not built on its own is not built among other bytes either, so without them
+    the ranks give what merging alone gives.
+    """
+    return frozenset(token for token in ranks if len(merged(token, ranks)) > 1)
