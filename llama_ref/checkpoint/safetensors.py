@@ -81,9 +81,8 @@ def open_safetensors(path: AnyPath, *, header_limit: int = HEADER_LIMIT) -> dict
     Returns
     -------
     dict of str to ndarray
-        Read-only views in the order of their bytes in the file, each of its stored shape and
-        dtype (BF16 as `ml_dtypes.bfloat16`). A file may place a tensor at an odd address; NumPy
-        reads those too, a little slower.
+        Read-only views in the order of their bytes, each of its stored shape and dtype (BF16 as
+        `ml_dtypes.bfloat16`); NumPy reads tensors at odd addresses too, a little slower.
 
     Raises
     ------

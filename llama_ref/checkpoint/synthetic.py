@@ -93,11 +93,7 @@ def tensor(
         if exponent is None:
             np.divide(96 + (hashes & 63), 128, out=block)
         else:
-            low = hashes & 127
-            hashes >>= 25
-            hashes -= low  # wraps below 0, which is the right sign bit of an int32
-            block[:] = hashes.view(np.int32)
-            block *= np.float32(2.0**-exponent)
+            _to_elements(hashes, exponent, out=block)
     return values
 
 
@@ -136,9 +132,18 @@ def token_ids(n: int, vocab_size: int, seed: int = 0) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n,), int64
+
+    Raises
+    ------
+    BadRequest
+        If a number is out of range.
     """
-    if n < 0 or not 1 <= vocab_size <= N_HASHES:
-        raise BadRequest("tokens", expected="n >= 0, vocab_size >= 1", found=(n, vocab_size))
+    if not (0 <= n <= N_HASHES and 1 <= vocab_size < N_HASHES):
+        raise BadRequest(
+            "tokens",
+            expected="0 <= n <= 2^32, 1 <= vocab_size < 2^32",
+            found=f"n = {n}, vocab_size = {vocab_size}",
+        )
     ids = np.empty(n, np.int64)
     for at, hashes in _hash_blocks("tokens", seed, 0, n):
         ids[at : at + hashes.size] = hashes % vocab_size
@@ -187,6 +192,15 @@ def _exponent(name: str, shape: tuple[int, ...]) -> int | None:
     )
 
 
+def _to_elements(hashes: np.ndarray, exponent: int, out: np.ndarray) -> None:
+    """Turn hashes, which are overwritten, into elements of a matrix."""
+    low = hashes & 127
+    hashes >>= 25
+    hashes -= low  # wraps below 0, which is what an int32 reads as a negative number
+    out[:] = hashes.view(np.int32)
+    out *= np.float32(2.0**-exponent)
+
+
 def _hash_blocks(name: str, seed: int, start: int, n: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield h(start) … h(start + n - 1) in blocks, each with how many came before it.
 
@@ -207,8 +221,8 @@ def _hash_blocks(name: str, seed: int, start: int, n: int) -> Iterator[tuple[int
 
 def _keys(name: str, seed: int) -> tuple[int, int]:
     """Return k0 and k1, which tell tensors and seeds apart."""
-    if not 0 <= seed < N_HASHES:
-        raise BadRequest("seed", expected="0 to 2^32 - 1", found=seed)
+    if not isinstance(seed, int) or not 0 <= seed < N_HASHES:
+        raise BadRequest("seed", expected="an integer, 0 to 2^32 - 1", found=shown(seed))
     fnv = 0x811C9DC5
     for byte in name.encode():
         fnv = (fnv ^ byte) * 0x01000193 % N_HASHES

@@ -213,7 +213,10 @@ def _json_text(thing: str, value: Mapping[str, Any]) -> str:
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     with writing(path):
+        path.touch()
+        usual_mode = path.stat().st_mode
         save_file(tensors, path, METADATA)
+        path.chmod(usual_mode)  # the library may leave a file that only its owner can read
 
 
 def _save_text(path: Path, text: str) -> None:
