@@ -91,7 +91,7 @@ def generate(
             found=f"{len(ids_T)} tokens",
         )
     choose = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    stops = default_stop_ids(model) if stop_ids is None else frozenset(stop_ids)
+    stops = default_stop_ids(model) if stop_ids is None else _checked_stops(model, stop_ids)
     return _loop(model, ids_T, max_tokens, choose, stops)
 
 
@@ -138,6 +138,17 @@ def _loop(
         if reason:
             return
         logits_V = model.forward([token_id], cache, last=1)[-1]
+
+
+def _checked_stops(model: Model, stop_ids: Collection[int]) -> frozenset[int]:
+    """Return the stop ids, refusing what the model could never produce."""
+    for token_id in stop_ids:
+        whole = isinstance(token_id, int | np.integer) and not isinstance(token_id, bool)
+        if not whole or not 0 <= token_id < model.config.vocab_size:
+            raise BadRequest(
+                "stop_ids", expected=f"ids below {model.config.vocab_size}", found=shown(token_id)
+            )
+    return frozenset(stop_ids)
 
 
 def _encode(model: Model, text: str) -> list[int]:

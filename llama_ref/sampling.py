@@ -6,9 +6,9 @@ Each step is a function of logits that returns logits: what it removes becomes m
 order and the edges are those of vLLM. Temperature 0 means greedy: the highest logit, and of equal
 ones the lowest id.
 
-Randomness has no state. Token number `step` of a request is drawn with the uniform number
+Randomness has no state. Token number `step` (from 0) of a request is drawn with the uniform number
 
-    u = Philox4x64-10(key = seed, counter = step) >> 11, times 2^-53
+    u = (first 64-bit word of Philox4x64-10(key = seed, counter = step + 1) >> 11) * 2^-53
 
 and is the first id, in the order of ids, at which the cumulative probability exceeds u. So a seed
 gives one text, however its request was batched or interrupted.
