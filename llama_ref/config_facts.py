@@ -99,4 +99,5 @@ def _scaled(number: float, step: int = 1000) -> str:
     ('811.7 G', '63.0 G', '0.6 k')
     """
     power = max(p for p in (1, 2, 3) if p == 1 or number >= step**p)
-    return f"{number / step**power:.1f} {' kMG'[power]}"
+    prefix = (" kMG" if step == 1000 else " KMG")[power]
+    return f"{number / step**power:.1f} {prefix}"

@@ -92,7 +92,7 @@ def parse_meta_params(data: Any, *, file: str | os.PathLike[str], tied_embedding
 
     unscaled = params.build(
         Config,
-        FIELDS | {"rope_theta": theta_key, "d_ff": "multiple_of"},
+        FIELDS | {"rope_theta": theta_key},
         d_model=d_model,
         n_layers=params.need("n_layers"),
         n_heads=n_heads,
@@ -146,6 +146,9 @@ def _d_ff(params: JsonObject, d_model: int) -> int:
         expected = f"a number above 0, at most {MAX_MULTIPLIER}"
         raise params.bad("ffn_dim_multiplier", expected=expected, found=shown(multiplier))
     derived = feed_forward_width(d_model, multiple_of, multiplier)
+    if not 1 <= derived <= MAX_SIZE:
+        expected = f"with dim and multiple_of, a width from 1 to {MAX_SIZE}"
+        raise params.bad("ffn_dim_multiplier", expected=expected, found=derived)
     if "hidden_dim" in params and derived != stated:
         expected = f"{derived}, as dim, multiple_of and ffn_dim_multiplier say"
         raise params.bad("hidden_dim", expected=expected, found=stated)
