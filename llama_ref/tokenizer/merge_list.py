@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from llama_ref.bpe import merged, merges
 from llama_ref.errors import BadFile, Unsupported, shown
@@ -54,11 +55,12 @@ def check_merges(
     if not isinstance(written, list) or not written:
         found = "an empty list" if written == [] else type(written).__name__
         raise BadFile("model.merges", expected="a list of pairs", found=found, file=file)
-    pairs = [_pair(entry, tokens, ranks, place, file) for place, entry in enumerate(written)]
+    pairs = _read_pairs(written, tokens, ranks, file)
     if len(set(pairs)) != len(pairs):
         twice = next(pair for pair, times in Counter(pairs).items() if times > 1)
         raise BadFile("model.merges", found=f"{shown(twice)} twice", file=file)
-    for place, (before, after) in enumerate(pairwise(ranks[a + b] for a, b in pairs), start=1):
+    made = [ranks[left + right] for left, right in pairs]
+    for place, (before, after) in enumerate(pairwise(made), start=1):
         if after < before:
             raise Unsupported(
                 f"model.merges[{place}]",
@@ -75,31 +77,37 @@ def check_merges(
         )
 
 
-def _pair(
-    entry: object,
+def _read_pairs(
+    written: list[object],
     tokens: Mapping[str, bytes],
     ranks: Mapping[bytes, int],
-    place: int,
     file: str | os.PathLike[str],
-) -> Pair:
-    """Read one merge, both of its parts and their union being tokens."""
-    parts = entry.split(" ") if isinstance(entry, str) else entry
-    if isinstance(parts, list) and len(parts) == 2 and all(isinstance(p, str) for p in parts):
-        left, right = tokens.get(parts[0]), tokens.get(parts[1])
-        if left and right and left + right in ranks:
-            return left, right
-    raise BadFile(
-        f"model.merges[{place}]",
-        expected="two tokens whose union is a token",
-        found=shown(entry),
-        file=file,
-    )
+) -> list[Pair]:
+    """Read all merges, both parts of each and their union being tokens."""
+    pairs = []
+    for place, entry in enumerate(written):
+        parts: Any = entry.split(" ") if isinstance(entry, str) else entry
+        try:
+            first, second = parts
+            left, right = tokens[first], tokens[second]
+            is_good = left + right in ranks and not isinstance(parts, dict)
+        except (KeyError, TypeError, ValueError):
+            is_good = False
+        if not is_good:
+            raise BadFile(
+                f"model.merges[{place}]",
+                expected="two tokens whose union is a token",
+                found=shown(entry),
+                file=file,
+            )
+        pairs.append((left, right))
+    return pairs
 
 
 def _unlisted(listed: set[Pair], ranks: Mapping[bytes, int]) -> Iterator[Pair]:
     """Yield the pairs by which the ids make a token, and which the list does not hold."""
     for token in ranks:
-        if all(cut in listed for cut in _cuts(token, ranks)):
+        if _is_every_cut_listed(token, listed, ranks):
             continue
         steps = list(merges(token, ranks))
         if steps and steps[-1].end - steps[-1].start == len(token):
@@ -108,12 +116,12 @@ def _unlisted(listed: set[Pair], ranks: Mapping[bytes, int]) -> Iterator[Pair]:
                 yield last
 
 
-def _cuts(token: bytes, ranks: Mapping[bytes, int]) -> Iterator[Pair]:
-    """Yield every way to cut a token into two tokens."""
+def _is_every_cut_listed(token: bytes, listed: set[Pair], ranks: Mapping[bytes, int]) -> bool:
     for place in range(1, len(token)):
-        left = token[:place]
-        if left in ranks and token[place:] in ranks:
-            yield left, token[place:]
+        left, right = token[:place], token[place:]
+        if left in ranks and right in ranks and (left, right) not in listed:
+            return False
+    return True
 
 
 def unreachable(ranks: Mapping[bytes, int]) -> frozenset[bytes]:
