@@ -62,12 +62,13 @@ def parse_ranks(data: bytes, *, file: str | os.PathLike[str]) -> dict[bytes, int
     except ValueError:
         ranks = {}
     written = [b"%b %d" % (b2a_base64(token, newline=False), ranks[token]) for token in ranks]
-    if written != lines or max(map(len, ranks)) > MAX_TOKEN_BYTES or b"" in ranks:
+    is_sound = written == lines and b"" not in ranks and min(ranks.values()) >= 0
+    if not is_sound or max(map(len, ranks)) > MAX_TOKEN_BYTES:
         raise _first_bad_line(data, lines, file)
     ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
     _check_complete(ranks, file)
     if len(ranks) == N_RANKS and hashlib.sha256(data).hexdigest() not in OFFICIAL_SHA256:
-        warnings.warn(_unknown_file(data, file), UnknownFileWarning, stacklevel=4)
+        warnings.warn(_unknown_file(data, file), UnknownFileWarning, stacklevel=3)
     return ranks
 
 

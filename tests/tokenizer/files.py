@@ -143,3 +143,38 @@ def write_json(folder, content, name="tokenizer.json"):
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
+
+
+ADD, REMOVE = object(), object()
+"""As the last key of a path: append the value. As the value: remove what is there."""
+
+
+def edited(*path, value):
+    """Return the good content with the value at a path of keys replaced, appended or removed."""
+    content = tokenizer_json()
+    *parents, last = path
+    place = content
+    for key in parents:
+        place = place[key]
+    if last is ADD:
+        place.append(value)
+    elif value is REMOVE:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
+def vocab(**changes):
+    """Return a vocabulary with entries changed."""
+    return edited("model", "vocab", value=tokenizer_json()["model"]["vocab"] | changes)
+
+
+def model(**changes):
+    """Return content whose model has fields changed."""
+    return edited("model", value=tokenizer_json()["model"] | changes)
+
+
+def added(**changes):
+    """Return content whose last special token has fields changed."""
+    return edited("added_tokens", -1, value=added_token(len(RANKS) + 3, "<|tool|>") | changes)
