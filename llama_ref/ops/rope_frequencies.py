@@ -41,9 +41,9 @@ def rope_frequencies(head_dim: int, *, theta: float, dtype: np.dtype) -> np.ndar
 
     Notes
     -----
-    Precision: exponent, power and reciprocal each in `dtype`, in that order. Bit-equal to torch for
-    theta 10,000 and 500,000 where H is a power of two up to 128; elsewhere the two libraries'
-    power may differ by two steps.
+    Precision: exponent and reciprocal in `dtype`; the power in float64, rounded to `dtype`, since
+    NumPy's float32 power differs between processors. Bit-equal to torch for theta 10,000 and
+    500,000 where H is a power of two up to 128; elsewhere the two may differ by two steps.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def rope_frequencies(head_dim: int, *, theta: float, dtype: np.dtype) -> np.ndar
     array([1.   , 0.1  , 0.01 , 0.001])
     """
     exponent_P = np.arange(0, head_dim, 2, dtype=dtype) / np.dtype(dtype).type(head_dim)
-    return 1 / np.power(np.dtype(dtype).type(theta), exponent_P)
+    return 1 / np.power(theta, exponent_P, dtype=np.float64).astype(dtype)
 
 
 def stretched_frequencies(
