@@ -19,6 +19,9 @@ from llama_ref.text import utf8
 from llama_ref.tokenizer.base import Tokenizer
 
 BLANK = "▁"
+UNKNOWN = " ⁇ "
+"""What the engine shows for the piece `<unk>`."""
+
 PROBE = "a  ﬁ①"
 """Two blanks, a ligature, a circled digit: what a model that rewrites text would change."""
 
@@ -49,50 +52,55 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, data: bytes, *, file: str | os.PathLike[str]):
         import sentencepiece  # noqa: PLC0415 (whoever needs no engine should not wait for it)
 
+        self.file = file
         try:
-            self._engine = sentencepiece.SentencePieceProcessor(model_proto=data)
+            self._engine = engine = sentencepiece.SentencePieceProcessor(model_proto=data)
+            written = [engine.id_to_piece(token_id) for token_id in range(engine.vocab_size())]
         except (RuntimeError, ValueError) as error:
             raise BadFile("sentencepiece model", found=shown(str(error)), file=file) from None
-        self.file = file
-        self._check_is_llama_like()
-        ids = range(self._engine.vocab_size())
-        self._pieces = [self._piece_bytes(token_id) for token_id in ids]
-        self._never_shown = frozenset(i for i in ids if self._engine.is_control(i))
-        self.special_tokens = {self._engine.id_to_piece(i): i for i in sorted(self._never_shown)}
-        self._adds_blank = self._engine.normalize("a").startswith(BLANK)
-        if self._adds_blank:
-            self._blank_first = frozenset(
-                i for i in ids if self._engine.id_to_piece(i).startswith(BLANK)
-            )
-        self.bos_id, self.eos_id = (
-            token_id if token_id >= 0 else None
-            for token_id in (self._engine.bos_id(), self._engine.eos_id())
+        self._check_is_llama_like(written)
+        self._pieces = [
+            self._piece_bytes(token_id, piece) for token_id, piece in enumerate(written)
+        ]
+        self.special_tokens = {
+            piece: token_id for token_id, piece in enumerate(written) if engine.is_control(token_id)
+        }
+        self._never_shown = frozenset(self.special_tokens.values())
+        self._adds_blank = engine.normalize("a").startswith(BLANK)
+        self._blank_first = frozenset(
+            token_id
+            for token_id, piece in enumerate(written)
+            if self._adds_blank and piece.startswith(BLANK)
         )
+        self.bos_id = engine.bos_id() if engine.bos_id() >= 0 else None
+        self.eos_id = engine.eos_id() if engine.eos_id() >= 0 else None
         self.stop_ids = () if self.eos_id is None else (self.eos_id,)
 
-    def _check_is_llama_like(self) -> None:
+    def _check_is_llama_like(self, written: list[str]) -> None:
         """Refuse a model under which a text would not come back as it went in."""
-        written = PROBE.replace(" ", BLANK)
-        if self._engine.normalize(PROBE) not in (written, BLANK + written):
+        probe = PROBE.replace(" ", BLANK)
+        if self._engine.normalize(PROBE) not in (probe, BLANK + probe):
             raise Unsupported(
                 "sentencepiece model",
                 expected="a model that leaves text as it is, as Llama 2's does",
                 found=f"{shown(PROBE)} becomes {shown(self._engine.normalize(PROBE))}",
                 file=self.file,
             )
-        n_bytes = sum(map(self._engine.is_byte, range(self._engine.vocab_size())))
-        if n_bytes != 256:
+        bytes_ = [piece for i, piece in enumerate(written) if self._engine.is_byte(i)]
+        if sorted(bytes_) != [f"<0x{byte:02X}>" for byte in range(256)]:
             raise Unsupported(
-                "sentencepiece model", expected="256 byte pieces", found=n_bytes, file=self.file
+                "sentencepiece model",
+                expected="256 byte pieces, <0x00> to <0xFF>",
+                found=len(bytes_),
+                file=self.file,
             )
 
-    def _piece_bytes(self, token_id: int) -> bytes:
+    def _piece_bytes(self, token_id: int, piece: str) -> bytes:
         """Return what a piece shows in a text that has already begun."""
-        piece = self._engine.id_to_piece(token_id)
         if self._engine.is_control(token_id):
             return b""
         if self._engine.is_unknown(token_id):
-            return " ⁇ ".encode()
+            return UNKNOWN.encode()
         if self._engine.is_byte(token_id):
             return bytes([int(piece[1:-1], 16)])
         return piece.replace(BLANK, " ").encode()
