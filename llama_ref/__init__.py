@@ -10,7 +10,7 @@
 Reading order, from text to text:
 
     tokenizer/  bpe.py          text -> ids
-    config.py                   the blueprint
+    config/                     the blueprint
     checkpoint/  weights.py     files -> matrices
     ops/                        embed, rms_norm, linear, rope, attention, swiglu: one op, one file
     cache.py  model.py          ids -> hidden -> logits
@@ -43,7 +43,7 @@ _HOMES = {
     "load": "llama_ref.loading",
     "Model": "llama_ref.model",
     "Config": "llama_ref.config",
-    "preset": "llama_ref.presets",
+    "preset": "llama_ref.config",
     "KVCache": "llama_ref.cache",
     "Trace": "llama_ref.trace",
     "load_tokenizer": "llama_ref.tokenizer",
@@ -55,11 +55,11 @@ _ROOMS = ["bpe", "checkpoint", "errors", "numerics", "ops", "sampling", "tokeniz
 if TYPE_CHECKING:
     from llama_ref.cache import KVCache as KVCache
     from llama_ref.config import Config as Config
+    from llama_ref.config import preset as preset
     from llama_ref.errors import LlamaRefError as LlamaRefError
     from llama_ref.generation import generate as generate
     from llama_ref.loading import load as load
     from llama_ref.model import Model as Model
-    from llama_ref.presets import preset as preset
     from llama_ref.tokenizer import load_tokenizer as load_tokenizer
     from llama_ref.trace import Trace as Trace
 

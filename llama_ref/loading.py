@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from llama_ref.checkpoint import Checkpoint, open_hf, open_meta
-from llama_ref.config import Config
-from llama_ref.config_files import read_hf_config, read_meta_params
-from llama_ref.errors import BadFile
+from llama_ref.config import Config, read_hf_config, read_meta_params
+from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
@@ -75,28 +76,43 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     Raises
     ------
     BadFile
-        If the folder holds neither layout, or both.
+        If the folder holds neither layout.
+
+    Notes
+    -----
+    A config.json and a params.json side by side have to agree; the weight files that are there
+    decide which layout it is, safetensors first.
     """
     folder = Path(path)
     names = list_folder(folder)
-    is_hf, is_meta = "config.json" in names, "params.json" in names
-    if is_hf and is_meta:
-        raise BadFile(
-            "checkpoint folder",
-            expected="config.json (HF layout) or params.json (Meta layout)",
-            found="both",
-            next_step="move one checkpoint to a folder of its own: each may mean other numbers",
-            file=folder,
-        )
-    if is_hf:
-        return open_hf(folder), read_hf_config(folder)
-    if is_meta:
+    has_pth = any(name.endswith(".pth") for name in names)
+    has_safetensors = any(name.endswith(".safetensors") for name in names)
+    if "params.json" in names and has_pth and not has_safetensors:
         checkpoint = open_meta(folder)
-        tied = OUTER_NAMES["meta"]["w_head_VD"] not in checkpoint
-        return checkpoint, read_meta_params(folder, tied_embeddings=tied)
+        return checkpoint, read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
+    if "config.json" in names:
+        return open_hf(folder), read_hf_config(folder)
     raise BadFile(
         "checkpoint folder",
-        expected="config.json (HF layout) or params.json (Meta layout)",
-        found="neither",
+        expected="config.json and *.safetensors, or params.json and consolidated.NN.pth",
+        found=", ".join(map(shown, names[:8])) or "an empty folder",
         file=folder,
+    )
+
+
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """Tell whether a Meta checkpoint, whose params.json is silent on it, ties its embeddings.
+
+    A tied head is absent, or stored as a second name for the bytes of the embedding.
+    """
+    embedding, head = (OUTER_NAMES["meta"][field] for field in ("embedding_VD", "w_head_VD"))
+    if head not in checkpoint:
+        return True
+    both = [checkpoint[name] for name in (embedding, head) if name in checkpoint]
+    return (
+        len(both) == 2
+        and all(isinstance(t, np.ndarray) for t in both)
+        and (
+            np.shares_memory(*both)  # type: ignore[arg-type]
+        )
     )

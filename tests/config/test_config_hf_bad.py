@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_ref.config import Config
-from llama_ref.config_files import parse_hf_config
+from llama_ref.config.read import parse_hf_config
 from llama_ref.errors import BadConfig, LlamaRefError, Unsupported
-from tests.published_configs import (
+from tests.config.published_configs import (
     LLAMA_2_7B,
     LLAMA_31_8B_INSTRUCT,
     OLD_SCALING,

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from llama_ref.config import Config, RopeScaling
+from llama_ref.config.presets import PRESETS, preset
 from llama_ref.errors import BadConfig, BadRequest
-from llama_ref.presets import PRESETS, preset
 
 # name, parameters, bytes of bfloat16 keys and values per token: from Meta's model cards and the
 # sizes of the published files.

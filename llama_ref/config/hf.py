@@ -19,8 +19,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from llama_ref.config import MAX_SIZE, Config, RopeScaling
-from llama_ref.config_json import JsonObject
+from llama_ref.config.blueprint import MAX_SIZE, Config, RopeScaling
+from llama_ref.config.json_object import JsonObject
 from llama_ref.errors import shown
 
 FIELDS = {

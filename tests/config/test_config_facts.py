@@ -3,7 +3,7 @@
 import dataclasses
 import html.parser
 
-from llama_ref.presets import PRESETS, preset
+from llama_ref.config.presets import PRESETS, preset
 
 TINY = preset("golden-tiny")
 

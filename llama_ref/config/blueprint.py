@@ -6,7 +6,7 @@ numbers follow the sizes people ask about first: parameters, bytes, cache, arith
 
     parameters = V*D * (1 if tied else 2) + L * (2*D*N*H + 2*D*K*H + 3*D*F + 2*D) + D
 
-Published blueprints are in `presets`; `config_files` reads those of a checkpoint folder.
+Published blueprints are in `presets`; `read` takes those of a checkpoint folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import UnionType
 
-from llama_ref.config_facts import facts, html_table, title
+from llama_ref.config.facts import facts, html_table, title
 from llama_ref.errors import BadConfig, shown
 
 MAX_LAYERS = 4096
@@ -211,7 +211,7 @@ class Config:
 
         Examples
         --------
-        >>> from llama_ref.presets import preset
+        >>> from llama_ref.config.presets import preset
         >>> print(preset("llama-3.1-405b").describe())
         llama-3.1-405b: 405,853,388,800 parameters
           shape    D 16384 · L 126 · N 128 · K 8 · G 16 · H 128 · F 53248 · V 128256

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_ref.config import Config, RopeScaling
-from llama_ref.config_files import parse_hf_config, to_hf_dict
-from llama_ref.presets import PRESETS, preset
+from llama_ref.config.presets import PRESETS, preset
+from llama_ref.config.read import parse_hf_config, to_hf_dict
 from llama_ref.strict_json import parse_json
-from tests.published_configs import (
+from tests.config.published_configs import (
     LLAMA_2_7B,
     OLD_SCALING,
     PUBLISHED,

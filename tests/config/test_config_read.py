@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from llama_ref.config_files import read_hf_config, read_meta_params, to_hf_dict
+from llama_ref.config.presets import preset
+from llama_ref.config.read import read_hf_config, read_meta_params, to_hf_dict
 from llama_ref.errors import BadConfig, BadFile, LimitExceeded, LlamaRefError, Unsupported
-from llama_ref.presets import preset
-from tests.published_configs import LLAMA_31_8B_INSTRUCT, PUBLISHED
+from tests.config.published_configs import LLAMA_31_8B_INSTRUCT, PUBLISHED
 
 PARAMS_8B = {
     "dim": 4096,

@@ -1,7 +1,7 @@
 """The blueprint of a checkpoint folder, from the file that lies in it.
 
     config.json (Hugging Face)   a generation_config.json beside it knows the stop tokens better
-    params.json (Meta)           says less; `config_meta` tells where the rest comes from
+    params.json (Meta)           says less; `meta` tells where the rest comes from
 
 If both lie side by side and state different numbers, one of them does not describe these weights,
 and nobody can tell which: an error. A neighbour that cannot be read is only warned about, because
@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llama_ref.config import Config
-from llama_ref.config_hf import FIELDS, parse_hf_config, to_hf_dict, token_ids
-from llama_ref.config_json import JsonObject
-from llama_ref.config_meta import parse_meta_params
+from llama_ref.config.blueprint import Config
+from llama_ref.config.hf import FIELDS, parse_hf_config, to_hf_dict, token_ids
+from llama_ref.config.json_object import JsonObject
+from llama_ref.config.meta import parse_meta_params
 from llama_ref.errors import BadConfig, LlamaRefError
 from llama_ref.strict_json import read_json
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llama_ref.errors import printable
 
 if TYPE_CHECKING:
-    from llama_ref.config import Config
+    from llama_ref.config.blueprint import Config
 
 STORAGE_BITS = {"16 bits": 16, "FP8": 8, "INT4": 4}
 

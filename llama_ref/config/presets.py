@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from llama_ref.config import Config, RopeScaling
+from llama_ref.config.blueprint import Config, RopeScaling
 from llama_ref.errors import BadRequest, shown
 
 LLAMA3_VOCAB_SIZE = 128_256

@@ -27,16 +27,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from llama_ref.config import MAX_SIZE, Config, RopeScaling
-from llama_ref.config_json import JsonObject
-from llama_ref.errors import shown
-from llama_ref.presets import (
+from llama_ref.config.blueprint import MAX_SIZE, Config, RopeScaling
+from llama_ref.config.json_object import JsonObject
+from llama_ref.config.presets import (
     FACTOR_8,
     LLAMA3_BOS,
     LLAMA3_EOS,
     LLAMA3_VOCAB_SIZE,
     presets_shaped_like,
 )
+from llama_ref.errors import shown
 
 FIELDS = {
     "d_model": "dim",

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_ref.config import Config
-from llama_ref.config_files import parse_meta_params
-from llama_ref.config_meta import feed_forward_width
+from llama_ref.config.meta import feed_forward_width
+from llama_ref.config.presets import preset
+from llama_ref.config.read import parse_meta_params
 from llama_ref.errors import BadConfig, LlamaRefError, Unsupported
-from llama_ref.presets import preset
-from tests.published_configs import without
+from tests.config.published_configs import without
 
 LLAMA_31_8B = {
     "dim": 4096,
