@@ -24,6 +24,7 @@ import numpy as np
 
 from llama_ref.cache import KVCache
 from llama_ref.config import Config
+from llama_ref.config_facts import facts, html_table
 from llama_ref.errors import NonFiniteError
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
@@ -313,3 +314,9 @@ class Model:
     def __repr__(self) -> str:
         name, n_params = self.config.name or "Llama", self.config.n_params
         return f"<Model {name}: {n_params:,} parameters, {self.dtype}, lineage {self.lineage.name}>"
+
+    def _repr_html_(self) -> str:
+        run = f"activations in {self.dtype}, lineage {self.lineage.name}"
+        stored = f"{self.weights.embedding_VD.dtype}, RoPE pairs {self.weights.pairing}"
+        own = [("run", run), ("stored", stored), ("tokenizer", repr(self.tokenizer))]
+        return html_table(repr(self), own + facts(self.config))
