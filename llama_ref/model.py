@@ -24,7 +24,7 @@ import numpy as np
 
 from llama_ref.cache import KVCache
 from llama_ref.config import Config
-from llama_ref.config_facts import facts, html_table
+from llama_ref.config.facts import facts, html_table
 from llama_ref.errors import NonFiniteError
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
