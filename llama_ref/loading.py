@@ -20,9 +20,10 @@ from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
+from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named
 from llama_ref.tokenizer import TOKENIZER_FILES, load_tokenizer
-from llama_ref.weights import OUTER_NAMES, assemble, widened
+from llama_ref.weights import assemble, widened
 
 
 def load(

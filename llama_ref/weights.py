@@ -5,8 +5,6 @@ blueprint, and a stored tensor of any other shape is refused (a gain of shape (1
 would broadcast it without a word). Nothing is read, copied or permuted; the fields are views of the
 mapped files. The one thing layouts disagree on besides names, the order of the query and key rows,
 is kept as found and named in `pairing`.
-
-Source of the names: convert_llama_weights_to_hf.py in huggingface/transformers.
 """
 
 from __future__ import annotations
@@ -19,48 +17,12 @@ import numpy as np
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.config import Config
 from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
 from llama_ref.numerics import ACTIVATION_DTYPES, round_to, wide_dtype
 
 FLOATS = set(ACTIVATION_DTYPES.values())
 ROWS_PER_SCAN = 1024
 
-# The key to the suffixes is in llama_ref/__init__.py; here A = N * H and B = K * H.
-LAYER_NAMES = {
-    "hf": {
-        "attn_gain_D": "model.layers.{}.input_layernorm.weight",
-        "w_query_AD": "model.layers.{}.self_attn.q_proj.weight",
-        "w_key_BD": "model.layers.{}.self_attn.k_proj.weight",
-        "w_value_BD": "model.layers.{}.self_attn.v_proj.weight",
-        "w_out_DA": "model.layers.{}.self_attn.o_proj.weight",
-        "ffn_gain_D": "model.layers.{}.post_attention_layernorm.weight",
-        "w_gate_FD": "model.layers.{}.mlp.gate_proj.weight",
-        "w_up_FD": "model.layers.{}.mlp.up_proj.weight",
-        "w_down_DF": "model.layers.{}.mlp.down_proj.weight",
-    },
-    "meta": {
-        "attn_gain_D": "layers.{}.attention_norm.weight",
-        "w_query_AD": "layers.{}.attention.wq.weight",
-        "w_key_BD": "layers.{}.attention.wk.weight",
-        "w_value_BD": "layers.{}.attention.wv.weight",
-        "w_out_DA": "layers.{}.attention.wo.weight",
-        "ffn_gain_D": "layers.{}.ffn_norm.weight",
-        "w_gate_FD": "layers.{}.feed_forward.w1.weight",
-        "w_up_FD": "layers.{}.feed_forward.w3.weight",
-        "w_down_DF": "layers.{}.feed_forward.w2.weight",
-    },
-}
-OUTER_NAMES = {
-    "hf": {
-        "embedding_VD": "model.embed_tokens.weight",
-        "final_gain_D": "model.norm.weight",
-        "w_head_VD": "lm_head.weight",
-    },
-    "meta": {
-        "embedding_VD": "tok_embeddings.weight",
-        "final_gain_D": "norm.weight",
-        "w_head_VD": "output.weight",
-    },
-}
 PAIRING = {"hf": "half_split", "meta": "interleaved"}
 RECOMPUTED = ("rotary_emb.inv_freq", "rope.freqs")
 """Tables some files carry and every program computes for itself; never read."""
@@ -130,8 +92,8 @@ def assemble(checkpoint: Checkpoint, config: Config) -> Weights:
         If a tensor is not floating-point.
     """
     layout = checkpoint.layout
+    _check_inventory(checkpoint, config)
     inventory = expected_shapes(config, layout)
-    _check_inventory(checkpoint, inventory)
     for name, shape in inventory.items():
         _check_tensor(checkpoint, name, shape)
 
@@ -144,30 +106,6 @@ def assemble(checkpoint: Checkpoint, config: Config) -> Weights:
         _check_tied(checkpoint, OUTER_NAMES[layout]["w_head_VD"], outer["embedding_VD"])
         outer["w_head_VD"] = outer["embedding_VD"]
     return Weights(layers=layers, layout=layout, pairing=PAIRING[layout], **outer)  # type: ignore[arg-type]
-
-
-def expected_shapes(config: Config, layout: str) -> dict[str, tuple[int, ...]]:
-    """Return every stored name of a blueprint with its shape, in the order of the forward pass."""
-    sizes = {
-        "V": config.vocab_size,
-        "D": config.d_model,
-        "F": config.d_ff,
-        "A": config.n_heads * config.head_dim,
-        "B": config.n_kv_heads * config.head_dim,
-    }
-
-    def shape(field: str) -> tuple[int, ...]:
-        return tuple(sizes[letter] for letter in field.rpartition("_")[2])
-
-    outer = {name: shape(field) for field, name in OUTER_NAMES[layout].items()}
-    inner = {
-        name.format(i): shape(field)
-        for i in range(config.n_layers)
-        for field, name in LAYER_NAMES[layout].items()
-    }
-    embedding, final_gain, head = outer
-    ordered = {embedding: outer[embedding], **inner, final_gain: outer[final_gain]}
-    return ordered if config.tied_embeddings else {**ordered, head: outer[head]}
 
 
 def inventory_findings(
@@ -234,29 +172,28 @@ def first_non_finite(tensor: Tensor) -> tuple[tuple[int, ...], float] | None:
     return None
 
 
-def _check_inventory(checkpoint: Checkpoint, inventory: dict[str, tuple[int, ...]]) -> None:
+def _check_inventory(checkpoint: Checkpoint, config: Config) -> None:
     """Refuse a checkpoint that lacks a tensor or holds one nobody would use."""
-    head = OUTER_NAMES[checkpoint.layout]["w_head_VD"]
-    for name, shape in inventory.items():
-        if name not in checkpoint:
-            raise BadFile(
-                f"tensor {name}",
-                expected=f"shape {shape}",
-                found="no such tensor",
-                next_step="if embeddings are tied, config.json must say tie_word_embeddings"
-                if name == head
-                else None,
-                file=checkpoint.path,
-            )
-    for name in checkpoint:
-        if name not in inventory and name != head and not name.endswith(RECOMPUTED):
-            raise BadFile(
-                f"unexpected tensor {shown(name)}",
-                expected="the tensors of this blueprint and no other",
-                found=f"shape {checkpoint[name].shape}",
-                next_step="a bias, adapter, extra layer or renamed tensor would be silently unused",
-                file=checkpoint.path,
-            )
+    missing, unexpected = inventory_findings(checkpoint, config)
+    for name, shape in missing.items():
+        is_head = name == OUTER_NAMES[checkpoint.layout]["w_head_VD"]
+        raise BadFile(
+            f"tensor {name}",
+            expected=f"shape {shape}",
+            found="no such tensor",
+            next_step="with tied embeddings config.json says tie_word_embeddings"
+            if is_head
+            else None,
+            file=checkpoint.path,
+        )
+    for name in unexpected:
+        raise BadFile(
+            f"unexpected tensor {shown(name)}",
+            expected="the tensors of this blueprint and no other",
+            found=f"shape {checkpoint[name].shape}",
+            next_step="a bias, adapter, extra layer or renamed tensor would be silently unused",
+            file=checkpoint.path,
+        )
 
 
 def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:

@@ -10,8 +10,9 @@ from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.config import Config, RopeScaling
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
+from llama_ref.names import LAYER_NAMES, OUTER_NAMES
 from llama_ref.numerics import dtype_named
-from llama_ref.weights import LAYER_NAMES, OUTER_NAMES, assemble
+from llama_ref.weights import assemble
 
 # Every size is different from every other, so that no axis can stand in for another.
 TINY = Config(

@@ -22,14 +22,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_ref.config import Config
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
-
-if TYPE_CHECKING:
-    from llama_ref.config import Config
+from llama_ref.names import expected_shapes
 
 GAINS = {
     "q_proj": 2.0,
@@ -113,7 +111,7 @@ def checkpoint(config: Config, seed: int = 0) -> Iterator[tuple[str, np.ndarray]
         Hugging Face name and values. `lm_head.weight` comes only where it is not tied to the
         embedding.
     """
-    for name, shape in _shapes(config):
+    for name, shape in expected_shapes(config, "hf").items():
         yield name, tensor(name, shape, seed)
 
 
@@ -148,27 +146,6 @@ def token_ids(n: int, vocab_size: int, seed: int = 0) -> np.ndarray:
     for at, hashes in _hash_blocks("tokens", seed, 0, n):
         ids[at : at + hashes.size] = hashes % vocab_size
     return ids
-
-
-def _shapes(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name every tensor of a model, with its shape."""
-    D, F, V = config.d_model, config.d_ff, config.vocab_size
-    NH, KH = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    yield "model.embed_tokens.weight", (V, D)
-    for layer in range(config.n_layers):
-        prefix = f"model.layers.{layer}."
-        yield prefix + "input_layernorm.weight", (D,)
-        yield prefix + "self_attn.q_proj.weight", (NH, D)
-        yield prefix + "self_attn.k_proj.weight", (KH, D)
-        yield prefix + "self_attn.v_proj.weight", (KH, D)
-        yield prefix + "self_attn.o_proj.weight", (D, NH)
-        yield prefix + "post_attention_layernorm.weight", (D,)
-        yield prefix + "mlp.gate_proj.weight", (F, D)
-        yield prefix + "mlp.up_proj.weight", (F, D)
-        yield prefix + "mlp.down_proj.weight", (D, F)
-    yield "model.norm.weight", (D,)
-    if not config.tied_embeddings:
-        yield "lm_head.weight", (V, D)
 
 
 def _exponent(name: str, shape: tuple[int, ...]) -> int | None:

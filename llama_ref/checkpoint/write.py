@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from llama_ref.checkpoint.hf import INDEX, SINGLE, WEIGHT_FILE
 from llama_ref.checkpoint.safetensors import DTYPES
@@ -212,6 +211,8 @@ def _json_text(thing: str, value: Mapping[str, Any]) -> str:
 
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file  # noqa: PLC0415  (reading needs no library)
+
     with writing(path):
         path.touch()
         usual_mode = path.stat().st_mode

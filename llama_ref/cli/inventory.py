@@ -17,7 +17,7 @@ from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.cli.checks import n_bytes
 from llama_ref.cli.terminal import label, size
 from llama_ref.config import Config
-from llama_ref.weights import expected_shapes
+from llama_ref.names import expected_shapes
 
 LAYER = re.compile(r"((?:model\.)?layers)\.(\d{1,4})\.(.+)", re.DOTALL)
 Kind = tuple[str, str, tuple[int, ...]]
