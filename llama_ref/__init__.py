@@ -34,8 +34,9 @@ loads NumPy and that file alone.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_ref.lazy import names_of
 
 __version__ = "0.1.0"
 
@@ -49,8 +50,20 @@ _HOMES = {
     "load_tokenizer": "llama_ref.tokenizer",
     "generate": "llama_ref.generation",
     "LlamaRefError": "llama_ref.errors",
+    "bpe": "llama_ref.bpe",
+    "checkpoint": "llama_ref.checkpoint",
+    "errors": "llama_ref.errors",
+    "numerics": "llama_ref.numerics",
+    "ops": "llama_ref.ops",
+    "sampling": "llama_ref.sampling",
+    "tokenizer": "llama_ref.tokenizer",
 }
-_ROOMS = ["bpe", "checkpoint", "errors", "numerics", "ops", "sampling", "tokenizer", "weights"]
+__getattr__ = names_of(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
 
 if TYPE_CHECKING:
     from llama_ref.cache import KVCache as KVCache
@@ -62,19 +75,3 @@ if TYPE_CHECKING:
     from llama_ref.model import Model as Model
     from llama_ref.tokenizer import load_tokenizer as load_tokenizer
     from llama_ref.trace import Trace as Trace
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first use (PEP 562)."""
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _ROOMS:
-        value = importlib.import_module(f"llama_ref.{name}")
-    else:
-        raise AttributeError(f"module 'llama_ref' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_ROOMS])

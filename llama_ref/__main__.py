@@ -28,6 +28,7 @@ VERBS = {
     "tokens": "show how a text becomes token ids",
     "inspect": "show what a checkpoint holds, and what is wrong with it",
     "doctor": "look at this machine: versions, BLAS, threads, memory",
+    "bench": "measure speed: tokens per second, limits, peers",
 }
 CANNOT_RUN, INTERRUPTED, READER_GONE = 2, 130, 141
 
@@ -79,7 +80,7 @@ def _run(words: list[str]) -> int:
         if not words or words[0] not in VERBS:
             return _without_verb(words)
         verb = importlib.import_module(f"llama_ref.cli.{words[0]}")
-        options = _parser_of(words[0], verb).parse_args(words[1:])
+        options = _parser_of(words[0], verb).parse_intermixed_args(words[1:])
     except SystemExit as stop:  # how argparse leaves, after --help and after an error
         return int(stop.code or 0)
     return verb.run(options)

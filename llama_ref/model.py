@@ -183,7 +183,7 @@ class Model:
         hidden_TD = embed(packed.ids_T, self.weights.embedding_VD, dtype=self.dtype)
         tap("embed", hidden_TD)
         if not np.isfinite(hidden_TD).all():
-            self._explain(None, lambda alarm: alarm("embed", hidden_TD))
+            self._explain(None, partial(self._embed, packed))
         return hidden_TD
 
     def _layers(self, hidden_TD: np.ndarray, packed: Packed, tap: Tap) -> np.ndarray:
@@ -205,9 +205,7 @@ class Model:
         logits_RV = round_to(logits_RV, self.lineage.logits_dtype(self.dtype))
         tap("logits", logits_RV)
         if not np.isfinite(logits_RV).all():
-            self._explain(
-                None, lambda alarm: (alarm("final_norm", final_RD), alarm("logits", logits_RV))
-            )
+            self._explain(None, partial(self._head, hidden_RD))
         return logits_RV
 
     def _layer(

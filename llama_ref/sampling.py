@@ -154,9 +154,9 @@ def _in(value: object, low: float, high: float) -> bool:
         isinstance(value, int | float | np.floating | np.integer)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and low <= value <= high
+        and low <= float(value) <= high
     )
 
 
 def _whole(value: object, low: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= low

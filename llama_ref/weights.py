@@ -98,7 +98,7 @@ def assemble(checkpoint: Checkpoint, config: Config) -> Weights:
         _check_tensor(checkpoint, name, shape)
 
     layers = tuple(
-        Layer(**{f: checkpoint[name.format(i)] for f, name in LAYER_NAMES[layout].items()})
+        Layer(**{f: checkpoint[name.format(i)] for f, name in LAYER_NAMES[layout].items()})  # type: ignore[arg-type]
         for i in range(config.n_layers)
     )
     outer = {f: checkpoint[name] for f, name in OUTER_NAMES[layout].items() if name in inventory}

@@ -43,7 +43,7 @@ def write_gguf(folder: Path, path: Path) -> None:
     writer.close()
 
 
-def _write_blueprint(writer, config: Config) -> None:  # type: ignore[no-untyped-def]
+def _write_blueprint(writer, config: Config) -> None:
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.d_model)
@@ -59,8 +59,8 @@ def _write_blueprint(writer, config: Config) -> None:  # type: ignore[no-untyped
     writer.add_tokenizer_model("no_vocab")
 
 
-def _write_tensors(writer, weights: Weights, config: Config) -> None:  # type: ignore[no-untyped-def]
-    def add(name: str, tensor) -> None:  # type: ignore[no-untyped-def]
+def _write_tensors(writer, weights: Weights, config: Config) -> None:
+    def add(name: str, tensor) -> None:
         writer.add_tensor(f"{name}.weight", np.ascontiguousarray(tensor, dtype=np.float32))
 
     add("token_embd", weights.embedding_VD)

@@ -47,7 +47,7 @@ def measure_limits(rounds: int = 5) -> Limits:
     return Limits(memory.nbytes / reading, 2 * SIDE**3 / multiplying)
 
 
-def _seconds(work) -> float:  # type: ignore[no-untyped-def]
+def _seconds(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

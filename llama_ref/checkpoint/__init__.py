@@ -1,16 +1,37 @@
-"""Checkpoints on disk: name -> mapped tensor; what is malformed is refused."""
+"""Checkpoints on disk: name -> mapped tensor; what is malformed is refused.
 
-from llama_ref.checkpoint.hf import open_hf
-from llama_ref.checkpoint.meta import open_meta
-from llama_ref.checkpoint.safetensors import open_safetensors
-from llama_ref.checkpoint.stored import Checkpoint
-from llama_ref.checkpoint.write import write_hf, write_safetensors
+stored.py         what an opened checkpoint is
+safetensors.py    one file of the HF layout           hf.py     a folder of them
+pth.py            one file of Meta's layout           meta.py   a folder of them
+write.py          an HF folder from tensors           staging.py  whole or not at all
+synthetic.py      every tensor of a blueprint, by formula
+"""
 
-__all__ = [
-    "Checkpoint",
-    "open_hf",
-    "open_meta",
-    "open_safetensors",
-    "write_hf",
-    "write_safetensors",
-]
+from typing import TYPE_CHECKING
+
+from llama_ref.lazy import names_of
+
+_HOMES = {
+    "Checkpoint": "llama_ref.checkpoint.stored",
+    "open_hf": "llama_ref.checkpoint.hf",
+    "open_meta": "llama_ref.checkpoint.meta",
+    "open_safetensors": "llama_ref.checkpoint.safetensors",
+    "synthetic": "llama_ref.checkpoint.synthetic",
+    "write_hf": "llama_ref.checkpoint.write",
+    "write_safetensors": "llama_ref.checkpoint.write",
+}
+__getattr__ = names_of(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+if TYPE_CHECKING:
+    from llama_ref.checkpoint import synthetic as synthetic
+    from llama_ref.checkpoint.hf import open_hf as open_hf
+    from llama_ref.checkpoint.meta import open_meta as open_meta
+    from llama_ref.checkpoint.safetensors import open_safetensors as open_safetensors
+    from llama_ref.checkpoint.stored import Checkpoint as Checkpoint
+    from llama_ref.checkpoint.write import write_hf as write_hf
+    from llama_ref.checkpoint.write import write_safetensors as write_safetensors

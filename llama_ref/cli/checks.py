@@ -19,13 +19,12 @@ from llama_ref.cli.terminal import label
 from llama_ref.config import Config
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.files import list_folder
+from llama_ref.names import OUTER_NAMES, expected_shapes
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from llama_ref.weights import (
     FLOATS,
-    OUTER_NAMES,
     ROWS_PER_SCAN,
     assemble,
-    expected_shapes,
     first_non_finite,
     inventory_findings,
 )

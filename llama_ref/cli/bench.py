@@ -1,0 +1,175 @@
+"""`llama-ref bench`: how fast, as fractions of what the machine can do and as ratios to peers.
+
+Without a path it writes a checkpoint of the shape of Llama 3.2 1B from formula weights. Seconds
+mean little on a shared machine; every figure is a median, and a peer is timed turn by turn with us
+in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from llama_ref.bench.gguf_file import write_gguf
+from llama_ref.bench.limits import Limits, measure_limits
+from llama_ref.bench.race import Turn, race, ratio
+from llama_ref.bench.startup import Startup, measure_startup
+from llama_ref.checkpoint import synthetic, write_hf
+from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, table
+from llama_ref.config import Config, preset, to_hf_dict
+from llama_ref.errors import BadRequest
+from llama_ref.loading import open_checkpoint
+
+DESCRIPTION = (
+    "Measure import, opening, prompt and decoding in float32: as tokens per second, as a fraction\n"
+    "of the machine's limit, and with --peers against transformers and llama.cpp, turn by turn.\n"
+    "Without a path a random checkpoint of the shape of Llama 3.2 1B is written first (5 GB)."
+)
+EXAMPLE = """\
+  llama-ref bench --layers 2
+  llama-ref bench --peers transformers,llama.cpp --keep bench-1b"""
+
+PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", nargs="?", type=Path, help="a checkpoint folder of your own")
+    parser.add_argument("--layers", type=int, help="shorten the random checkpoint to this many")
+    parser.add_argument("--keep", type=Path, help="folder to write it to, and to find it in again")
+    parser.add_argument(
+        "--prompt", type=int, default=128, help="tokens of the prompt (%(default)s)"
+    )
+    parser.add_argument("--decode", type=int, default=16, help="tokens decoded (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: every core")
+    parser.add_argument(
+        "--peers", default="", help="transformers, llama.cpp (with gguf), or both with a comma"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print as asked."""
+    peers = [name for name in options.peers.split(",") if name]
+    for name in peers:
+        if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
+            raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
+        entries = {"llama_ref": folder} | dict.fromkeys(peers, folder)
+        if "llama.cpp" in entries:
+            entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
+        _, config = open_checkpoint(folder)
+        with Progress("measuring the machine"):
+            limits = measure_limits()
+            startup = measure_startup(folder)
+        with Progress("racing"):
+            turns = race(
+                entries,
+                n_prompt=options.prompt,
+                n_decode=options.decode,
+                rounds=options.rounds,
+                threads=options.threads,
+            )
+    figures = _figures(config, limits, startup, turns, options)
+    if options.json:
+        print_json(figures)
+    else:
+        _print(config, figures, options)
+    return 0
+
+
+def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
+    """Write the random checkpoint, unless it is there already."""
+    config = preset("llama-3.2-1b")
+    if options.layers:
+        config = replace(config, n_layers=options.layers)
+    target = folder / f"hf-{config.n_layers}-layers"
+    if not (target / "config.json").exists():
+        with Progress("writing a random checkpoint"):
+            write_hf(target, to_hf_dict(config), synthetic.checkpoint(config))
+    return target
+
+
+def _gguf(folder: Path, where: Path) -> Path:
+    target = where / f"{folder.name}.gguf"
+    if not target.exists():
+        with Progress("writing it as GGUF"):
+            write_gguf(folder, target)
+    return target
+
+
+def _figures(
+    config: Config,
+    limits: Limits,
+    startup: Startup,
+    turns: dict[str, list[Turn]],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return everything measured, with the two limits as tokens per second."""
+    ours = turns["llama_ref"]
+    bounds = {
+        "prefill": limits.flops_per_second / _prompt_flops(config, options.prompt),
+        "decode": limits.bytes_per_second / (4 * config.n_matrix_params),
+    }
+    return {
+        "startup": startup._asdict(),
+        "machine": limits._asdict() | {"threads": options.threads},
+        "limit_tokens_per_second": bounds,
+        "tokens_per_second": {
+            name: {what: median(getattr(turn, what) for turn in rows) for what in bounds}
+            for name, rows in turns.items()
+        },
+        "ratio_to": {
+            name: {what: ratio(ours, rows, what) for what in bounds}
+            for name, rows in turns.items()
+            if name != "llama_ref"
+        },
+    }
+
+
+def _prompt_flops(config: Config, n_prompt: int) -> float:
+    """Return the operations per token of a prompt, of which only the last meets the head."""
+    head = 2 * config.vocab_size * config.d_model
+    return config.flops_per_token(n_prompt // 2) - head * (1 - 1 / n_prompt)
+
+
+def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace) -> None:
+    paint = Paint(sys.stdout)
+    startup, machine = figures["startup"], figures["machine"]
+    print(paint("bold", f"{config.n_params:,} parameters, float32, {options.threads} threads"))
+    rows = [
+        ("import", f"{1e3 * startup['import_seconds']:.0f} ms beyond NumPy"),
+        (
+            "open",
+            f"{1e3 * startup['open_seconds']:.0f} ms, {startup['open_bytes'] / 1e6:.1f} MB "
+            f"of memory for {4 * config.n_params / 1e9:.1f} GB",
+        ),
+        (
+            "machine",
+            f"reads {machine['bytes_per_second'] / 1e9:.1f} GB/s, "
+            f"multiplies {machine['flops_per_second'] / 1e9:.0f} GFLOP/s",
+        ),
+    ]
+    print_lines(table(rows, "<<"), indent="  ")
+    print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
+    speeds = [("", "prompt", "of limit", "decode", "of limit")]
+    for name, speed in figures["tokens_per_second"].items():
+        row = [name]
+        for what, bound in figures["limit_tokens_per_second"].items():
+            row += [f"{speed[what]:.1f}", f"{speed[what] / bound:.0%}"]
+        speeds.append(tuple(row))
+    bounds = figures["limit_tokens_per_second"]
+    speeds.append(("limit", f"{bounds['prefill']:.1f}", "", f"{bounds['decode']:.1f}", ""))
+    for name, ratios in figures["ratio_to"].items():
+        row = [f"ours / {name}", f"{ratios['prefill']:.2f}", "", f"{ratios['decode']:.2f}", ""]
+        speeds.append(tuple(row))
+    print_lines(table(speeds, "<>>>>"), indent="  ")
