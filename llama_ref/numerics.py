@@ -48,6 +48,11 @@ class Matrix(Protocol):
         ...
 
 
+def rows_of(matrix: np.ndarray | Matrix, lo: int, hi: int) -> np.ndarray:
+    """Return rows lo to hi - 1 of an array (a view) or of a `Matrix` (which may compute them)."""
+    return matrix[lo:hi] if isinstance(matrix, np.ndarray) else matrix.rows(lo, hi)
+
+
 def dtype_named(name: str) -> np.dtype:
     """Return the activation dtype of that name.
 

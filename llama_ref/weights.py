@@ -18,7 +18,7 @@ from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.config import Config
 from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
-from llama_ref.numerics import ACTIVATION_DTYPES, round_to, wide_dtype
+from llama_ref.numerics import ACTIVATION_DTYPES, round_to, rows_of, wide_dtype
 
 FLOATS = set(ACTIVATION_DTYPES.values())
 ROWS_PER_SCAN = 1024
@@ -164,7 +164,7 @@ def first_non_finite(tensor: Tensor) -> tuple[tuple[int, ...], float] | None:
     """Return index and value of the first NaN or infinity of a tensor, or None; reads all of it."""
     for lo in range(0, tensor.shape[0], ROWS_PER_SCAN):
         hi = min(lo + ROWS_PER_SCAN, tensor.shape[0])
-        rows = tensor[lo:hi] if isinstance(tensor, np.ndarray) else tensor.rows(lo, hi)
+        rows = rows_of(tensor, lo, hi)
         finite = np.isfinite(rows)
         if not finite.all():
             first = tuple(np.argwhere(~finite)[0].tolist())
@@ -222,7 +222,7 @@ def _check_tied(checkpoint: Checkpoint, head: str, embedding_VD: Tensor) -> None
     w_head_VD = checkpoint[head]
     V = embedding_VD.shape[0]
     same = tuple(w_head_VD.shape) == tuple(embedding_VD.shape) and all(
-        np.array_equal(_row(w_head_VD, v), _row(embedding_VD, v))
+        np.array_equal(rows_of(w_head_VD, v, v + 1), rows_of(embedding_VD, v, v + 1))
         for v in np.linspace(0, V - 1, min(V, 64), dtype=int).tolist()
     )
     if not same:
@@ -233,7 +233,3 @@ def _check_tied(checkpoint: Checkpoint, head: str, embedding_VD: Tensor) -> None
             next_step="one of tie_word_embeddings and the stored head is wrong",
             file=checkpoint.path,
         )
-
-
-def _row(tensor: Tensor, index: int) -> np.ndarray:
-    return tensor[index] if isinstance(tensor, np.ndarray) else tensor.rows(index, index + 1)[0]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from llama_ref.errors import BadRequest
-from llama_ref.numerics import Matrix, round_to, wide_dtype, widen
+from llama_ref.numerics import Matrix, round_to, rows_of, wide_dtype, widen
 
 BLOCK_ELEMENTS = 2**20
 """Weights widened at a time: 4 MiB of float32, small enough to stay in a shared cache."""
@@ -91,7 +91,7 @@ def _wide_blocks(
     buffer_RD = np.empty((min(n_rows, F), D), wide_dtype(dtype))
     for lo in range(0, F, n_rows):
         hi = min(lo + n_rows, F)
-        rows = weight_FD[lo:hi] if isinstance(weight_FD, np.ndarray) else weight_FD.rows(lo, hi)
+        rows = rows_of(weight_FD, lo, hi)
         if dtype != buffer_RD.dtype:
             rows = round_to(rows, dtype)
         if rows.dtype != buffer_RD.dtype:
