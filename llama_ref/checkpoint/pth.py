@@ -6,8 +6,8 @@
     <root>/byteorder      "little"; older versions of torch write none
     <root>/.…             torch's own notes, which change no number
 
-Opening reads the headers and `data.pkl`, and checks the CRC of the members it reads. The CRC of a
-storage can only be checked by reading all of it: `check_storages` does that when asked.
+Opening reads the headers and `data.pkl`, and checks the CRC of all members but the storages.
+Those can only be checked by reading all of them: `check_storages` does that when asked.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from llama_ref.files import map_bytes
 from llama_ref.numerics import dtype_named
 
 PathLike = str | os.PathLike[str]
+
+MAX_NOTE = 4096
+NOTES = {"version": b"3\n", "byteorder": b"little"}
 
 KNOWN_MEMBER = re.compile(r"data\.pkl|data/[0-9]{1,20}|byteorder|version|\.(data/)?[a-z_]{1,40}")
 TORCHSCRIPT_MEMBER = re.compile(r"constants\.pkl|code/.*", re.DOTALL)
@@ -97,18 +100,17 @@ def _open_archive(raw: np.ndarray, path: PathLike) -> dict[str, Member]:
     for name in ("data.pkl", "version"):
         if name not in members:
             raise BadFile(f"member {name}", found="no such member", file=path)
-    _expect(raw, members["version"], b"3\n", path)
-    if "byteorder" in members:
-        _expect(raw, members["byteorder"], b"little", path)
+    for name, member in members.items():
+        if name != "data.pkl" and not name.startswith("data/"):
+            _check_note(name, _read(raw, member, path, MAX_NOTE), path)
     return members
 
 
-def _expect(raw: np.ndarray, member: Member, text: bytes, path: PathLike) -> None:
-    """Check that a small member says what all files read here say."""
-    found = _read(raw, member, path, limit=20)
-    if found != text:
-        member_name = f"member {shown(member.name)}"
-        raise Unsupported(member_name, expected=shown(text), found=shown(found), file=path)
+def _check_note(name: str, text: bytes, path: PathLike) -> None:
+    """Check that a note says what all files read here say, if it is one that matters."""
+    expected = NOTES.get(name, text)
+    if text != expected:
+        raise Unsupported(f"member {name}", expected=shown(expected), found=shown(text), file=path)
 
 
 def _read(raw: np.ndarray, member: Member, path: PathLike, limit: int) -> bytes:

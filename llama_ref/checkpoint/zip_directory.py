@@ -33,6 +33,7 @@ LOCATOR_64 = struct.Struct("<4sIQI")
 TRAILER_FOLLOWS = 0x0008  # CRC and sizes stand after the member's bytes, not before them
 NAME_IS_UTF8 = 0x0800
 SEE_64_BIT_VALUE = 0xFFFFFFFF
+DOS_ATTRIBUTES = 0xFF  # one marks a folder: torch leaves its memory as it was, and says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _end_record_64(archive: ArchiveBytes, locator_at: int) -> tuple[int, list[in
 def _entry(archive: ArchiveBytes, position: int) -> tuple[Entry, int]:
     """Read one directory entry; return it, and where the next one starts."""
     signature, _, _, flags, method, _, _, crc, *fields = archive.record(DIRECTORY_ENTRY, position)
-    packed_size, size, n_name, n_extra, n_comment, disk, _, _, header_at = fields
+    packed_size, size, n_name, n_extra, n_comment, disk, _, attributes, header_at = fields
     if signature != b"PK\x01\x02" or n_comment or disk:
         raise archive.bad(f"ZIP directory entry at byte {position}", found=shown(signature))
     position += DIRECTORY_ENTRY.size
@@ -155,6 +156,8 @@ def _entry(archive: ArchiveBytes, position: int) -> tuple[Entry, int]:
             found=f"compression method {method}, flags {flags:#06x}",
             file=archive.file,
         )
+    if attributes & DOS_ATTRIBUTES:
+        raise archive.bad(f"member {shown(name)}", "a plain file", f"attributes {attributes:#x}")
     extra = archive.at(position + n_name, n_extra)
     values = [size, packed_size, header_at]
     size, packed_size, header_at = _widened(archive, name, extra, values)

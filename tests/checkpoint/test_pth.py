@@ -27,6 +27,7 @@ from tests.checkpoint.pth_files import (
 )
 
 DATA = np.arange(12, dtype="<f4")
+NOTES = [(".format_version", b"1"), (".storage_alignment", b"64"), (".data/new_note", b"so far unseen")]
 
 
 def written(tmp_path, data):
@@ -81,7 +82,7 @@ def test_every_bit_pattern_survives(tmp_path, dtype):
     assert found.tobytes() == array.tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_strided_window_holds_the_elements_its_numbers_name(tmp_path_factory, data):
     """Element i of a view is storage element offset + sum of i times strides, by plain loops."""
@@ -111,8 +112,7 @@ def test_old_files_have_no_byte_order_and_no_notes(tmp_path):
 
 def test_notes_of_newer_versions_change_nothing(tmp_path):
     """B5-91: members whose names begin with a dot are torch's own; a new one may appear."""
-    notes = [(".format_version", b"1"), (".storage_alignment", b"64"), (".data/new_note", b"?")]
-    path = written(tmp_path, archive(simple_members() + notes))
+    path = written(tmp_path, archive(simple_members() + NOTES))
     assert open_pth(path)["w"].tolist() == [0, 1, 2, 3]
 
 
@@ -121,15 +121,15 @@ def test_notes_of_newer_versions_change_nothing(tmp_path):
 
 def damaged(data, short_name):
     """Flip one bit of a member's bytes."""
-    content = dict(simple_members())[short_name]
+    content = dict(simple_members() + NOTES)[short_name]
     at = data.index(content)
     return patched(data, at, "B", data[at] ^ 1)
 
 
-@pytest.mark.parametrize("member", ["data.pkl", "byteorder", "version"])
+@pytest.mark.parametrize("member", ["data.pkl", "byteorder", "version", ".data/new_note"])
 def test_damage_to_what_opening_reads_is_found_by_opening(tmp_path, member):
     """B5-82: one bit flipped is a wrong CRC, and the message names the member."""
-    path = written(tmp_path, damaged(archive(simple_members()), member))
+    path = written(tmp_path, damaged(archive(simple_members() + NOTES), member))
     with pytest.raises(BadFile, match=f"CRC of member 'archive/{member}'.*fetch it again"):
         open_pth(path)
 
@@ -179,7 +179,11 @@ BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x0
 CONTAINERS = {
     "B5-84 byteorder big": (members_with(byteorder=b"big"), Unsupported, "expected b'little'"),
     "B5-84 byteorder junk": (members_with(byteorder=b"\0" * 6), Unsupported, "byteorder"),
-    "B5-84 byteorder of 1 kB": (members_with(byteorder=b"l" * 1000), LimitExceeded, "at most 20"),
+    "B5-84 byteorder of 5 kB": (
+        members_with(byteorder=b"l" * 5000),
+        LimitExceeded,
+        "at most 4,096",
+    ),
     "B5-84 version 99": (members_with(version=b"99\n"), Unsupported, "b'99.n'"),
     "B5-84 version junk": (members_with(version=b"three"), Unsupported, "version"),
     "B5-84 no version": (members_with(version=None), BadFile, "version: found no such member"),
@@ -289,11 +293,11 @@ def test_an_empty_tensor_is_empty(tmp_path, shape):
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
-    """3,000 copies of a file of torch with bytes changed, cut or repeated raise nothing foreign."""
+    """1,000 copies of a file of torch with bytes changed, cut or repeated raise nothing foreign."""
     generator = random.Random(0)
     path = tmp_path / "x.pth"
     n_refused = 0
-    for _ in range(3000):
+    for _ in range(1000):
         data = bytearray(torch_golden.FILE)
         for _ in range(generator.choice([1, 1, 2, 8])):
             at, n = generator.randrange(len(data)), generator.choice([1, 4, 30, 64])
@@ -317,7 +321,8 @@ def test_mutated_files_are_read_or_refused(tmp_path):
         except LlamaRefError as error:
             n_refused += 1
             assert len(str(error)) < 1500
-    assert 2000 < n_refused < 3000
+        path.unlink()  # to overwrite a file may wait for the disk; to make a new one does not
+    assert 700 < n_refused < 1000
 
 
 @settings(max_examples=50, deadline=None)

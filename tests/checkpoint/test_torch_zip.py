@@ -260,7 +260,7 @@ REFUSED = {
     "B5-80 absolute": (plain(("/etc/passwd", b"x")), "none of torch.save's"),
     "B5-80 backslash": (plain(("archive\\data\\1", b"x")), "none of torch.save's"),
     "B5-80 control characters": (plain(("archive/\x1b[31m", b"x")), "x1b"),
-    "B5-80 a folder": (plain(("archive/data/", b"")), "none of torch.save's"),
+    "B5-80 a folder": (plain(("archive/data/", b"")), "a plain file, found attributes"),
     "B5-81 local name": (
         patched(GOOD, header_at(GOOD, "data/0") + 30, "14s", b"archive/data/1"),
         "local header to say the same",
@@ -290,6 +290,10 @@ REFUSED = {
     "B5-81 size claims 4 GB": (
         patched(GOOD, entry_at(GOOD, "data/0") + 20, "<2I", 2**32 - 2, 2**32 - 2),
         "4294967294 bytes",
+    ),
+    "B5-81 marked as a folder": (
+        patched(GOOD, entry_at(GOOD, "data/0") + 38, "<I", 0x10),
+        "a plain file, found attributes 0x10",
     ),
     "B5-81 directory entry cut": (
         patched(GOOD, entry_at(GOOD, "version") + 28, "<H", 999),
