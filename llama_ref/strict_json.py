@@ -8,6 +8,7 @@ different numbers from one file, so each is refused, with its place.
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any, NoReturn
 
@@ -41,57 +42,22 @@ def parse_json(data: bytes, *, file: str | os.PathLike[str]) -> Any:
     LimitExceeded
         Nested deeper than 64, or a number longer than 40 characters.
     """
-
-    def refuse(what: str, found: object = None) -> NoReturn:
-        raise BadFile(what, found=None if found is None else shown(found), file=file)
-
-    def number(digits: str) -> str:
-        if len(digits) > MAX_NUMBER_LENGTH:
-            raise LimitExceeded(
-                "JSON number",
-                expected=f"at most {MAX_NUMBER_LENGTH} characters",
-                found=len(digits),
-                file=file,
-            )
-        return digits
-
-    def integer(digits: str) -> int:
-        if digits == "-0":
-            refuse("JSON integer written as -0")
-        return int(number(digits))
-
-    def real(digits: str) -> float:
-        value = float(number(digits))
-        if value in (float("inf"), float("-inf")):
-            refuse("JSON number beyond the range of a float64", digits)
-        return value
-
-    def constant(name: str) -> NoReturn:
-        refuse("JSON constant that is not JSON", name)
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            seen: set[str] = set()
-            for key, _ in items:
-                if key in seen:
-                    refuse("JSON key written twice", key)
-                seen.add(key)
-        return result
-
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        refuse(f"not UTF-8 at byte {error.start}", recognise(data))
+        raise BadFile(
+            f"not UTF-8 at byte {error.start}", found=recognise(data), file=file
+        ) from None
     if not text.strip():
-        refuse("expected JSON, found an empty file")
+        raise BadFile("expected JSON", found="an empty file", file=file)
+    strict = _Strict(file)
     try:
         value = json.loads(
             text,
-            object_pairs_hook=pairs,
-            parse_int=integer,
-            parse_float=real,
-            parse_constant=constant,
+            object_pairs_hook=strict.pairs,
+            parse_int=strict.integer,
+            parse_float=strict.real,
+            parse_constant=strict.constant,
         )
     except json.JSONDecodeError as error:
         kind = recognise(data)
@@ -103,6 +69,49 @@ def parse_json(data: bytes, *, file: str | os.PathLike[str]) -> Any:
         ) from None
     _check_tree(value, file)
     return value
+
+
+class _Strict:
+    """What the parser calls for each number, constant and object it meets."""
+
+    def __init__(self, file: str | os.PathLike[str]):
+        self.file = file
+
+    def integer(self, digits: str) -> int:
+        if digits == "-0":
+            raise BadFile("JSON integer written as -0", file=self.file)
+        return int(self._bounded(digits))
+
+    def real(self, digits: str) -> float:
+        value = float(self._bounded(digits))
+        if math.isinf(value):
+            raise BadFile(
+                "JSON number beyond the range of a float64", found=shown(digits), file=self.file
+            )
+        return value
+
+    def constant(self, name: str) -> NoReturn:
+        raise BadFile("JSON constant that is not JSON", found=shown(name), file=self.file)
+
+    def pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) != len(items):
+            seen: set[str] = set()
+            for key, _ in items:
+                if key in seen:
+                    raise BadFile("JSON key written twice", found=shown(key), file=self.file)
+                seen.add(key)
+        return result
+
+    def _bounded(self, digits: str) -> str:
+        if len(digits) > MAX_NUMBER_LENGTH:
+            raise LimitExceeded(
+                "JSON number",
+                expected=f"at most {MAX_NUMBER_LENGTH} characters",
+                found=len(digits),
+                file=self.file,
+            )
+        return digits
 
 
 def _check_tree(value: Any, file: str | os.PathLike[str]) -> None:
