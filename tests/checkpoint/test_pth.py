@@ -27,7 +27,11 @@ from tests.checkpoint.pth_files import (
 )
 
 DATA = np.arange(12, dtype="<f4")
-NOTES = [(".format_version", b"1"), (".storage_alignment", b"64"), (".data/new_note", b"so far unseen")]
+NOTES = [
+    (".format_version", b"1"),
+    (".storage_alignment", b"64"),
+    (".data/new_note", b"unseen"),
+]
 
 
 def written(tmp_path, data):
