@@ -14,7 +14,7 @@ from pathlib import Path
 from llama_ref.checkpoint.staging import writing
 from llama_ref.checkpoint.synthetic import checkpoint
 from llama_ref.checkpoint.write import write_hf
-from llama_ref.config_hf import parse_hf_config
+from llama_ref.config.hf import parse_hf_config
 from llama_ref.numerics import BFLOAT16, round_to
 from llama_ref.tokenizer.special_tokens import N_SPECIAL
 

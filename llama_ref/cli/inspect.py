@@ -7,7 +7,9 @@ matrices that are one number all over, checksums, and a tied head that differs f
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -90,9 +92,12 @@ def _print(inspection: Inspection, *, fold: bool) -> None:
     paint, files = Paint(sys.stdout), list(inspection.files)
     head, *facts = inspection.config.describe().splitlines()
     print(paint("bold", head))
-    print_lines(facts)
-    print(f"  layout   {inspection.checkpoint.layout}: {_pairing(inspection.checkpoint)}")
-    print(f"  text     {_tokenizer_line(inspection.tokenizer)}")
+    layout, pairing = inspection.checkpoint.layout, _pairing(inspection.checkpoint)
+    facts.append(f"  layout   {layout}: {pairing}")
+    facts.append(f"  text     {_tokenizer_line(inspection.tokenizer)}")
+    columns = shutil.get_terminal_size().columns
+    for fact in facts:
+        print(textwrap.fill(fact, columns, subsequent_indent=" " * 11))
 
     _print_section(paint, "files", _file_lines(inspection, fold=fold))
     lines = table(
