@@ -57,11 +57,11 @@ def hf_model(config, tensors, dtype="float32"):
     return model
 
 
-def hf_trace(model, ids, positions=None):
+def hf_trace(model, ids, positions=None, past=None):
     """Run one sequence; return every tap by our names, in our layouts, in the model's dtype."""
     taps = {}
     with _listening(model, taps):
-        logits = hf_logits(model, ids, positions)
+        logits = hf_logits(model, ids, positions, past)
     return {**{name: to_numpy(tensor) for name, tensor in taps.items()}, "logits": logits}
 
 
