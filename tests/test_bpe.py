@@ -134,6 +134,8 @@ PIECES = {
     "one sign may begin a word": ("(a)", [("(a", "word"), (")", "signs")]),
     "a line end may not": ("\na", [("\n", "line_ends"), ("a", "word")]),
     "digits from the left": ("12345", [("123", "digits"), ("45", "digits")]),
+    "a digit may not either": ("1a", [("1", "digits"), ("a", "word")]),
+    "an information separator is a sign": ("\x1c!", [("\x1c!", "signs")]),
     "no blank before digits": (" 12", [(" ", "blanks"), ("12", "digits")]),
     "signs up to the line's end": (" !?\n\n ", [(" !?\n\n", "signs"), (" ", "gap")]),
     "blanks up to the last line end": (" \n \n  a", [(" \n \n", "line_ends"), (" ", "gap"),

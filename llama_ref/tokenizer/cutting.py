@@ -76,7 +76,13 @@ def check_uncut(text: str) -> None:
     LimitExceeded
         If the text holds more than 900,000 blanks in a row, line ends not counted.
     """
-    if len(text) > MAX_UNCUT_BLANKS and (run := _UNCUT_BLANKS.search(text)):
+    block = MAX_UNCUT_BLANKS // 2
+    if all(
+        _NON_BLANK.search(text, start, start + block)
+        for start in range(0, len(text) - block + 1, block)
+    ):
+        return  # as in `_may_hold_long_run`: no block without a word, no long run
+    if run := _UNCUT_BLANKS.search(text):
         raise LimitExceeded(
             f"text[{run.start()}]",
             expected=f"at most {MAX_UNCUT_BLANKS:,} blanks in a row where exact=True",

@@ -79,8 +79,4 @@ def borrowed_names(special_tokens: Mapping[str, int], n_ranks: int) -> dict[str,
     """
     reserved_ids = {id_ for name, id_ in special_tokens.items() if is_reserved(name)}
     names = {f"<|{meaning}|>": n_ranks + offset for offset, meaning in META_ONLY.items()}
-    return {
-        name: id_
-        for name, id_ in names.items()
-        if name not in special_tokens and id_ in reserved_ids
-    }
+    return {name: id_ for name, id_ in names.items() if id_ in reserved_ids}

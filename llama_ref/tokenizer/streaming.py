@@ -42,6 +42,4 @@ class StreamDecoder:
     def finish(self) -> str:
         """Return U+FFFD for a character that never became complete, and start anew."""
         self._started = False
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+        return self._utf8.decode(b"", final=True)

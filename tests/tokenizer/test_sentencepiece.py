@@ -120,6 +120,13 @@ def test_first_blank_is_dropped_once(spm, engine, pieces, text):
     assert spm.decode(ids) == streamed(spm, ids) == engine.decode(ids) == text
 
 
+def test_finished_stream_begins_a_new_text(spm, engine):
+    """After `finish` the next blank is again the first of a text."""
+    decoder, the = spm.stream(), engine.piece_to_id("▁the")
+    assert [decoder.push(the), decoder.push(the), decoder.finish()] == ["the", " the", ""]
+    assert decoder.push(the) == "the"
+
+
 @pytest.mark.parametrize("text", ["sons", "s", "she sells seas", "<s>s</s>", "ss ss"])
 def test_no_letter_s_is_eaten(spm, text):
     """Text that begins or ends with the letters of `<s>` keeps them (likejazz/llama3.np #3)."""
