@@ -16,7 +16,7 @@ import os
 import numpy as np
 
 from llama_ref.config import Config
-from llama_ref.errors import BadRequest, LimitExceeded
+from llama_ref.errors import BadRequest, LimitExceeded, shown
 
 FIRST_CAPACITY = 256
 """Positions a cache of no stated capacity begins with; it doubles from there."""
@@ -140,11 +140,11 @@ class KVCache:
 
     def _allocate(self, capacity: int) -> None:
         shape = (self.config.n_layers, capacity, self.config.n_kv_heads, self.config.head_dim)
-        if not 0 < capacity <= self.config.context_length:
+        if type(capacity) is not int or not 0 < capacity <= self.config.context_length:
             raise LimitExceeded(
                 "KVCache capacity",
                 expected=f"1 to the context length {self.config.context_length}",
-                found=capacity,
+                found=shown(capacity),
             )
         n_bytes = 2 * int(np.prod(shape, dtype=object)) * self.dtype.itemsize
         if n_bytes > _physical_memory():

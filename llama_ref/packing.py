@@ -56,6 +56,8 @@ class Packed:
         >>> packed.last_rows(1)
         (array([2, 4]), [1, 1])
         """
+        if last is not None and (type(last) is not int or last < 0):
+            raise BadRequest("last", expected="None, 0 or a positive integer", found=shown(last))
         kept = [n if last is None else min(last, n) for n in self.lengths]
         ends = np.cumsum(self.lengths)
         rows = [np.arange(end - n, end) for end, n in zip(ends, kept, strict=True)]

@@ -40,6 +40,13 @@ def test_bad_ids_are_refused_with_their_position(ids, says):
         MODEL.forward(ids, MODEL.new_cache())
 
 
+@pytest.mark.parametrize("last", [-1, 1.0, True, "all"])
+def test_last_counts_rows(last):
+    """The number of last rows is an integer of 0 or more; True is none."""
+    with pytest.raises(BadRequest, match="last"):
+        MODEL.forward([1], MODEL.new_cache(), last=last)
+
+
 def test_a_ragged_list_is_a_batch():
     """A list of sequences of different lengths is several sequences, not an array of objects."""
     logits = MODEL.logits([[1, 2, 3], [4]])
