@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llama_ref import bpe
 from llama_ref.errors import BadRequest
 from llama_ref.text import kinds
-from llama_ref.tokenizer import load_tokenizer
+from llama_ref.tokenizer.rank_file import parse_ranks
 from tests.tokenizer.files import META_PATTERN, RANKS, UNREACHABLE
 from tests.tokenizer.golden_ids import GOLDEN_IDS
 
@@ -105,7 +105,7 @@ def test_golden_ids(llama3_ranks, text, ids):
 @pytest.fixture(scope="module")
 def llama3_ranks(llama3_ranks_file):
     """The ranks of Llama 3."""
-    return load_tokenizer(llama3_ranks_file).ranks
+    return parse_ranks(llama3_ranks_file.read_bytes(), file=llama3_ranks_file)
 
 
 @pytest.mark.real

@@ -188,6 +188,7 @@ def test_real_file_has_the_published_content(llama3_ranks_file):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_file_facts(llama3):
     """588 tokens cannot be built by merges, all of them late; 1,352 are not UTF-8 alone."""
     lost = unreachable(llama3.ranks)

@@ -124,7 +124,7 @@ def test_a_million_blanks_uncut_are_refused(small):
     text = "x" * 20 + " " * 999_999
     with pytest.raises(LimitExceeded, match=r"text\[20\].*900,000 blanks"):
         small.encode(text, exact=True)
-    uncut = "\n" * 1_000_001 + " " * 900_000 + "x" + "\t" * 900_000
+    uncut = "\n" * 200_000 + " " * 900_000 + "x"
     assert small.decode(small.encode(uncut, exact=True)) == uncut
 
 
