@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The words after the program's name; by default those of this process.
     """
-    _prepare_output()
     try:
+        _prepare_output()
         with warnings.catch_warnings():
             _show_warnings_in_one_line()
             code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -116,6 +117,8 @@ def _without_verb(words: list[str]) -> int:
 
 def _prepare_output() -> None:
     """Write UTF-8 into files and pipes whatever the locale, and never fail on a character."""
+    if sys.stdout is None:  # closed by the shell: >&-
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(
@@ -139,7 +142,7 @@ def _refuse(reason: str) -> int:
 
 def _drop_output() -> None:
     """Send what is still buffered nowhere, or the interpreter would fail on it when it exits."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -20,6 +20,7 @@ from llama_ref.config import Config
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.files import list_folder
 from llama_ref.names import OUTER_NAMES, expected_shapes
+from llama_ref.numerics import rows_of
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from llama_ref.weights import (
     FLOATS,
@@ -105,9 +106,9 @@ def contents(
     checkpoint : Checkpoint
     config : Config
     advance : function of int
-        Told the bytes of each tensor once it is read.
+        Told the bytes of each tensor, and of each .pth file, once it is read.
     """
-    yield from _damaged_files(checkpoint)
+    yield from _damaged_files(checkpoint, advance)
     for name, tensor in checkpoint.items():
         yield from _odd_numbers(name, tensor)
         advance(n_bytes(tensor))
@@ -123,7 +124,7 @@ def n_bytes(tensor: Tensor) -> int:
     return int(np.prod(tensor.shape, dtype=object)) * tensor.dtype.itemsize
 
 
-def _damaged_files(checkpoint: Checkpoint) -> Iterator[Finding]:
+def _damaged_files(checkpoint: Checkpoint, advance: Callable[[int], object]) -> Iterator[Finding]:
     """Yield the .pth files in which a checksum is wrong; safetensors has none."""
     if checkpoint.layout != "meta":
         return
@@ -132,6 +133,7 @@ def _damaged_files(checkpoint: Checkpoint) -> Iterator[Finding]:
             check_storages(checkpoint.path / file)
         except LlamaRefError as error:
             yield Finding("damaged", printable(file), str(error))
+        advance((checkpoint.path / file).stat().st_size)
 
 
 def _odd_numbers(name: str, tensor: Tensor) -> Iterator[Finding]:
@@ -175,4 +177,4 @@ def _blocks(matrix: Tensor) -> Iterator[tuple[int, np.ndarray]]:
     """Yield a matrix some rows at a time, each time with the number of the first."""
     for lo in range(0, matrix.shape[0], ROWS_PER_SCAN):
         hi = min(lo + ROWS_PER_SCAN, matrix.shape[0])
-        yield lo, matrix[lo:hi] if isinstance(matrix, np.ndarray) else matrix.rows(lo, hi)
+        yield lo, rows_of(matrix, lo, hi)

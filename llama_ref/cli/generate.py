@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -85,16 +85,16 @@ def run(options: argparse.Namespace) -> int:
     load_seconds = time.perf_counter() - start
     prompt = read_text(options.prompt)
     outcome = Outcome(_prompt_ids(model, prompt))
+    tokens = _tokens(model, outcome, options)
     if options.json:
-        with Progress("generating", options.max_tokens) as progress:
-            _generate(model, outcome, options, lambda token: progress.advance())
-        print_json(_report(outcome, load_seconds))
+        _print_report(tokens, outcome, load_seconds, options.max_tokens)
         return 0
     if options.ids:
-        _generate(model, outcome, options, _print_id)
-        print()
+        _print_ids(tokens)
+    elif model.tokenizer is None:
+        raise BadRequest("--ids", expected="--ids or --json, as the checkpoint has no tokenizer")
     else:
-        _print_text(model, prompt, outcome, options)
+        _print_text(tokens, prompt)
     if sys.stderr.isatty():
         print(Paint(sys.stderr)("dim", _speed_line(outcome)), file=sys.stderr)
     return 0
@@ -111,13 +111,8 @@ def _prompt_ids(model: Model, prompt: str) -> list[int]:
     return [model.config.bos_id]
 
 
-def _generate(
-    model: Model,
-    outcome: Outcome,
-    options: argparse.Namespace,
-    show: Callable[[Token], object],
-) -> None:
-    """Run the loop, handing each token on as it comes."""
+def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iterator[Token]:
+    """Yield each token as it comes, and note it and the time in the outcome."""
     start = time.perf_counter()
     tokens = generate(
         model,
@@ -134,8 +129,8 @@ def _generate(
     outcome.prefill_seconds = time.perf_counter() - start
     for token in chain([first], tokens):
         outcome.tokens.append(token)
-        show(token)
-    outcome.decode_seconds = time.perf_counter() - start - outcome.prefill_seconds
+        outcome.decode_seconds = time.perf_counter() - start - outcome.prefill_seconds
+        yield token
 
 
 def _stop_ids(ids: list[int] | None, vocab_size: int) -> list[int] | None:
@@ -146,33 +141,45 @@ def _stop_ids(ids: list[int] | None, vocab_size: int) -> list[int] | None:
     return ids
 
 
-def _print_id(token: Token) -> None:
-    print(token.id, end=" " if token.finish_reason is None else "", flush=True)
+def _print_ids(tokens: Iterator[Token]) -> None:
+    """Print the ids on one line."""
+    for token in tokens:
+        print(token.id, end="\n" if token.finish_reason else " ", flush=True)
 
 
-def _print_text(model: Model, prompt: str, outcome: Outcome, options: argparse.Namespace) -> None:
+def _print_text(tokens: Iterator[Token], prompt: str) -> None:
     """Print the text, on a terminal made harmless and behind its prompt."""
-    if model.tokenizer is None:
-        raise BadRequest("--ids", expected="--ids or --json, as the checkpoint has no tokenizer")
     if not sys.stdout.isatty():
-        _generate(model, outcome, options, lambda token: print(token.text, end="", flush=True))
+        for token in tokens:
+            print(token.text, end="", flush=True)
         return
-    print(Paint(sys.stdout)("bold", visible(prompt)), end="", flush=True)
-    _generate(model, outcome, options, lambda token: print(visible(token.text), end="", flush=True))
+    first = next(tokens)  # first, since the prompt's progress is drawn on the line
+    print(Paint(sys.stdout)("bold", visible(prompt)), end="")
+    for token in chain([first], tokens):
+        print(visible(token.text), end="", flush=True)
     print()
 
 
-def _report(outcome: Outcome, load_seconds: float) -> dict[str, object]:
-    return {
-        "prompt_ids": list(outcome.prompt_ids),
-        "ids": [token.id for token in outcome.tokens],
-        "text": "".join(token.text for token in outcome.tokens),
-        "finish_reason": outcome.tokens[-1].finish_reason,
-        "load_seconds": load_seconds,
-        "seconds": outcome.prefill_seconds + outcome.decode_seconds,
-        "prefill_tokens_per_second": len(outcome.prompt_ids) / outcome.prefill_seconds,
-        "decode_tokens_per_second": outcome.decode_speed,
-    }
+def _print_report(
+    tokens: Iterator[Token], outcome: Outcome, load_seconds: float, max_tokens: int
+) -> None:
+    """Generate to the end, then print everything as one JSON object."""
+    next(tokens)
+    with Progress("generating", max_tokens) as progress:
+        for _ in tokens:
+            progress.advance()
+    print_json(
+        {
+            "prompt_ids": list(outcome.prompt_ids),
+            "ids": [token.id for token in outcome.tokens],
+            "text": "".join(token.text for token in outcome.tokens),
+            "finish_reason": outcome.tokens[-1].finish_reason,
+            "load_seconds": load_seconds,
+            "seconds": outcome.prefill_seconds + outcome.decode_seconds,
+            "prefill_tokens_per_second": len(outcome.prompt_ids) / outcome.prefill_seconds,
+            "decode_tokens_per_second": outcome.decode_speed,
+        }
+    )
 
 
 def _speed_line(outcome: Outcome) -> str:

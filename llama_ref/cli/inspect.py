@@ -80,7 +80,8 @@ def _inspect(path: str, *, check: bool) -> Inspection:
     findings = structure(checkpoint, config) + problems
     if check:
         n_bytes = sum(tensor.n_bytes for tensor in tensors)
-        with Progress(f"reading {size(n_bytes)}", n_bytes) as progress:
+        n_readings = 2 if checkpoint.layout == "meta" else 1  # checksums, then numbers
+        with Progress(f"reading {size(n_bytes)}", n_readings * n_bytes) as progress:
             findings += contents(checkpoint, config, progress.advance)
     names = sorted({file for tensor in tensors for file in tensor.files})
     files = {name: (checkpoint.path / name).stat().st_size for name in names}
