@@ -53,28 +53,16 @@ def load_tokenizer(
     UnknownFileWarning
         If the file has the 128,000 ranks of Llama 3, but not the content of the published one.
     """
-    if naming not in NAMINGS:
+    if not isinstance(naming, str) or naming not in NAMINGS:
         raise BadRequest("naming", expected='"meta" or "hf"', found=shown(naming))
-    file = _file_of(path)
-    is_json = Path(file).suffix == ".json"
-    limit = tokenizer_json.MAX_FILE_BYTES if is_json else rank_file.MAX_FILE_BYTES
-    data = read_bytes(file, limit=limit)
-    tokenizer: Tokenizer
-    if is_json:
-        ranks, names, unreachable = tokenizer_json.parse_tokenizer_json(data, file=file)
-        tokenizer = Llama3Tokenizer(ranks, names, unreachable=unreachable, file=file)
-    elif rank_file.is_sentencepiece(data):
-        tokenizer = SentencePieceTokenizer(data, file=file)
-    else:
-        ranks = rank_file.parse_ranks(data, file=file)
-        tokenizer = Llama3Tokenizer(ranks, NAMINGS[naming], file=file)
+    tokenizer = _read(_file_of(path), naming)
     if vocab_size is not None and tokenizer.vocab_size != vocab_size:
         raise BadFile(
             "tokenizer",
             expected=f"{vocab_size} tokens, as the model has embeddings",
             found=tokenizer.vocab_size,
             next_step="a tokenizer of another model gives ids that mean something else",
-            file=file,
+            file=tokenizer.file,
         )
     return tokenizer
 
@@ -90,3 +78,16 @@ def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     raise BadFile(
         "tokenizer", expected=f"one of {', '.join(TOKENIZER_FILES)}", found="none", file=path
     )
+
+
+def _read(file: str | os.PathLike[str], naming: str) -> Tokenizer:
+    """Read a file as what it is: JSON by its name, the other two by their content."""
+    is_json = Path(file).suffix == ".json"
+    limit = tokenizer_json.MAX_FILE_BYTES if is_json else rank_file.MAX_FILE_BYTES
+    data = read_bytes(file, limit=limit)
+    if is_json:
+        ranks, names, unreachable = tokenizer_json.parse_tokenizer_json(data, file=file)
+        return Llama3Tokenizer(ranks, names, unreachable=unreachable, file=file)
+    if rank_file.is_sentencepiece(data):
+        return SentencePieceTokenizer(data, file=file)
+    return Llama3Tokenizer(rank_file.parse_ranks(data, file=file), NAMINGS[naming], file=file)

@@ -59,15 +59,7 @@ def check_merges(
     if len(set(pairs)) != len(pairs):
         twice = next(pair for pair, times in Counter(pairs).items() if times > 1)
         raise BadFile("model.merges", found=f"{shown(twice)} twice", file=file)
-    made = [ranks[left + right] for left, right in pairs]
-    for place, (before, after) in enumerate(pairwise(made), start=1):
-        if after < before:
-            raise Unsupported(
-                f"model.merges[{place}]",
-                expected="merges in the order of the ids that they make",
-                found=f"id {after} after id {before}",
-                file=file,
-            )
+    _check_order([ranks[left + right] for left, right in pairs], file)
     for left, right in _unlisted(set(pairs), ranks):
         raise Unsupported(
             "model.merges",
@@ -102,6 +94,18 @@ def _read_pairs(
             )
         pairs.append((left, right))
     return pairs
+
+
+def _check_order(made: list[int], file: str | os.PathLike[str]) -> None:
+    """Refuse merges that do not make their tokens in the order of the tokens' ids."""
+    for place, (before, after) in enumerate(pairwise(made), start=1):
+        if after < before:
+            raise Unsupported(
+                f"model.merges[{place}]",
+                expected="merges in the order of the ids that they make",
+                found=f"id {after} after id {before}",
+                file=file,
+            )
 
 
 def _unlisted(listed: set[Pair], ranks: Mapping[bytes, int]) -> Iterator[Pair]:

@@ -68,7 +68,7 @@ def parse_ranks(data: bytes, *, file: str | os.PathLike[str]) -> dict[bytes, int
     ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
     _check_complete(ranks, file)
     if len(ranks) == N_RANKS and hashlib.sha256(data).hexdigest() not in OFFICIAL_SHA256:
-        warnings.warn(_unknown_file(data, file), UnknownFileWarning, stacklevel=3)
+        warnings.warn(_unknown_file(data, file), UnknownFileWarning, stacklevel=4)
     return ranks
 
 

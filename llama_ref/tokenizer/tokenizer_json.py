@@ -193,6 +193,7 @@ def _read_added_tokens(added: Any, vocab: dict[str, int], file: Path) -> list[st
     if not isinstance(added, list):
         raise BadFile("added_tokens", expected="a list", found=type(added).__name__, file=file)
     names: dict[int, str] = {}
+    taken = set(vocab)
     for place, token in enumerate(added):
         where = f"added_tokens[{place}]"
         token_id, name = _object(token, where, file).get("id"), token.get("content")
@@ -200,12 +201,13 @@ def _read_added_tokens(added: Any, vocab: dict[str, int], file: Path) -> list[st
         if type(token_id) is not int or not 0 <= token_id - len(vocab) < len(added):
             ids = f"an id from {len(vocab)} to {len(vocab) + len(added) - 1}"
             raise BadFile(f"{where}.id", expected=ids, found=shown(token_id), file=file)
-        if not isinstance(name, str) or not name or name in vocab:
-            new = "a text that is no token of the vocabulary"
+        if not isinstance(name, str) or not name or name in taken:
+            new = "a text that no other token has"
             raise BadFile(f"{where}.content", expected=new, found=shown(name), file=file)
-        if token_id in names or name in names.values():
-            raise BadFile(where, found=f"id {token_id} or {shown(name)} twice", file=file)
+        if token_id in names:
+            raise BadFile(f"{where}.id", found=f"{token_id} twice", file=file)
         names[token_id] = name
+        taken.add(name)
     if BEGIN_OF_TEXT not in names.values():
         raise BadFile("added_tokens", expected=BEGIN_OF_TEXT, found="no such token", file=file)
     return [names[token_id] for token_id in sorted(names)]

@@ -76,7 +76,7 @@ BAD = {
     "B8-129 special id twice": (
         edited("added_tokens", ADD, value=added_token(N, "<|x|>")), "twice"),
     "B8-129 special content twice": (
-        edited("added_tokens", ADD, value=added_token(N + 4, "<|tool|>")), "twice"),
+        edited("added_tokens", ADD, value=added_token(N + 4, "<|tool|>")), "4..content"),
     "B8-129 special content in the vocabulary": (added(content="he"), "content"),
     "B8-129 special id in the vocabulary": (added(id=5), r"added_tokens\[3\].id"),
     "B8-129 special content empty": (added(content=""), "content"),
