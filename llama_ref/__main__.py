@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _refuse("this needs more memory than there is")
     except KeyboardInterrupt:
+        if sys.stderr.isatty():  # the shell's prompt on a line of its own
+            print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()

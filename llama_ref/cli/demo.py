@@ -44,9 +44,9 @@ CLOSE_ENOUGH = 1e-3  # of the logits' standard deviation; rounding in float32 ma
 TAPS_SHOWN = {
     "embed": "a vector for each token",
     "L00.q": "what each token asks, in N heads",
-    "L00.k": "what it offers, in K heads, {G} queries to each",
+    "L00.k": "what it offers; {G} queries share one head",
     "L00.probs": "who reads from whom; each row adds up to 1",
-    "L00.act": "the gated features of the feed-forward network",
+    "L00.act": "the gated features of feed-forward",
     "L00.out": "the vectors after layer 1 of {L}",
     "logits": "a score for every token that could come next",
 }
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("path", nargs="?", help="checkpoint folder; without one, a small one is written")
     add("--prompt", help="the text to run")
-    add("--max-tokens", type=int, default=32, metavar="N", help="tokens to generate (32)")
+    add("--max-tokens", type=int, metavar="N", help="tokens to generate (32; with a path 12)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,13 +69,15 @@ def run(options: argparse.Namespace) -> int:
 
     path = _write(show) if is_random else options.path
     model = _open(show, path)
-    prompt = options.prompt
+    prompt, max_tokens = options.prompt, options.max_tokens
     if prompt is None:
         prompt = RANDOM_PROMPT if is_random else TRAINED_PROMPT
+    if max_tokens is None:  # without the cache a large model takes long for each
+        max_tokens = 32 if is_random else 12
     ids = _tokenize(show, model, prompt)
     _look_inside(show, model, ids)
     logits_agree = _compare_logits(show, model, ids)
-    ids_agree = _compare_continuations(show, model, ids, options.max_tokens, is_random)
+    ids_agree = _compare_continuations(show, model, ids, max_tokens, is_random)
     _say_what_next(show, path, is_random)
     return 0 if logits_agree and ids_agree else 1
 

@@ -59,8 +59,8 @@ def visible(text: str) -> str:
 
 
 def label(name: str) -> str:
-    """Return a foreign name for a line of its own: escaped, and its middle cut if it is long."""
-    text = printable(name[: 2 * LONGEST_NAME]) if len(name) > 2 * LONGEST_NAME else printable(name)
+    """Return a foreign name for a cell: escaped, and its end cut if it is long."""
+    text = printable(name[: LONGEST_NAME + 1])
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
