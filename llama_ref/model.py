@@ -2,8 +2,7 @@
 
     hidden = embedding[ids]
     for each layer:
-        hidden = hidden + attention(rms_norm(hidden))         tokens read from each other
-        hidden = hidden + feed_forward(rms_norm(hidden))      each token alone
+        hidden = layer(hidden)                 `layer.py`: attention, then feed-forward
     logits = head(rms_norm(hidden))
 
 There is no batch axis. One call takes the T new tokens of one or more sequences packed end to end;
@@ -26,29 +25,22 @@ from llama_ref.cache import KVCache
 from llama_ref.config import Config
 from llama_ref.config.facts import facts, html_table
 from llama_ref.errors import NonFiniteError
+from llama_ref.layer import Pass, run_layer
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
-from llama_ref.ops.attention import (
-    attention_mix,
-    attention_probs,
-    attention_scores,
-    packed_attention,
-)
 from llama_ref.ops.embed import embed
 from llama_ref.ops.linear import linear
 from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
-from llama_ref.ops.swiglu import swiglu
 from llama_ref.packing import Ids, Packed, is_batch, pack
-from llama_ref.trace import Tap, Trace, alarm, no_tap
+from llama_ref.trace import Tap, Trace, alarm, no_tap, of_layer
 from llama_ref.weights import Weights, non_finite_weight
 
 if TYPE_CHECKING:
     from llama_ref.tokenizer import Tokenizer
 
 ROTATE = {"interleaved": rope_interleaved, "half_split": rope_half_split}
-KeysAndValues = list[tuple[np.ndarray, np.ndarray]]
 
 
 class Model:
@@ -183,18 +175,20 @@ class Model:
         hidden_TD = embed(packed.ids_T, self.weights.embedding_VD, dtype=self.dtype)
         tap("embed", hidden_TD)
         if not np.isfinite(hidden_TD).all():
-            self._explain(None, partial(self._embed, packed))
+            self._explain(None, partial(self._embed, packed, alarm))
         return hidden_TD
 
     def _layers(self, hidden_TD: np.ndarray, packed: Packed, tap: Tap) -> np.ndarray:
         """Run every layer on the hidden state of the packed tokens."""
         table_dtype = self.lineage.rope_dtype(self.dtype)
-        rotation = rope_table(packed.position_T, self.frequency_P, dtype=table_dtype)
-        for index in range(self.config.n_layers):
-            run = partial(self._layer, index, hidden_TD, rotation, packed)
-            hidden_TD = run(tap)
+        cos_TP, sin_TP = rope_table(packed.position_T, self.frequency_P, dtype=table_dtype)
+        rotate = partial(ROTATE[self.weights.pairing], cos_TP=cos_TP, sin_TP=sin_TP)
+        this = Pass(self.config, packed, rotate, self.lineage.score_scaling)
+        for index, layer in enumerate(self.weights.layers):
+            run = partial(run_layer, hidden_TD, layer, index, this)
+            hidden_TD = run(of_layer(tap, index))
             if not np.isfinite(hidden_TD).all():
-                self._explain(index, run)
+                self._explain(index, partial(run, of_layer(alarm, index)))
         return hidden_TD
 
     def _head(self, hidden_RD: np.ndarray, tap: Tap) -> np.ndarray:
@@ -205,100 +199,13 @@ class Model:
         logits_RV = round_to(logits_RV, self.lineage.logits_dtype(self.dtype))
         tap("logits", logits_RV)
         if not np.isfinite(logits_RV).all():
-            self._explain(None, partial(self._head, hidden_RD))
+            self._explain(None, partial(self._head, hidden_RD, alarm))
         return logits_RV
 
-    def _layer(
-        self,
-        index: int,
-        hidden_TD: np.ndarray,
-        rotation: tuple[np.ndarray, np.ndarray],
-        packed: Packed,
-        tap: Tap,
-    ) -> np.ndarray:
-        """Add to the hidden state what attention reads, then what feed-forward makes of it."""
-        layer, eps, name = self.weights.layers[index], self.config.norm_eps, f"L{index:02d}."
-
-        attn_norm_TD = rms_norm(hidden_TD, layer.attn_gain_D, eps=eps)
-        tap(name + "attn_norm", attn_norm_TD)
-        attn_out_TD = self._attention(index, attn_norm_TD, rotation, packed, tap)
-        tap(name + "attn_out", attn_out_TD)
-        hidden_TD = hidden_TD + attn_out_TD
-        tap(name + "ffn_inp", hidden_TD)
-
-        ffn_norm_TD = rms_norm(hidden_TD, layer.ffn_gain_D, eps=eps)
-        tap(name + "ffn_norm", ffn_norm_TD)
-        ffn_out_TD = self._feed_forward(index, ffn_norm_TD, tap)
-        tap(name + "ffn_out", ffn_out_TD)
-        hidden_TD = hidden_TD + ffn_out_TD
-        tap(name + "out", hidden_TD)
-        return hidden_TD
-
-    def _attention(
-        self,
-        index: int,
-        x_TD: np.ndarray,
-        rotation: tuple[np.ndarray, np.ndarray],
-        packed: Packed,
-        tap: Tap,
-    ) -> np.ndarray:
-        """Project to heads, turn queries and keys, extend the caches, mix values, project back."""
-        layer, config, name = self.weights.layers[index], self.config, f"L{index:02d}."
-        rotate, H = ROTATE[self.weights.pairing], config.head_dim
-
-        query_TNH = linear(x_TD, layer.w_query_AD).reshape(-1, config.n_heads, H)
-        key_TKH = linear(x_TD, layer.w_key_BD).reshape(-1, config.n_kv_heads, H)
-        value_TKH = linear(x_TD, layer.w_value_BD).reshape(-1, config.n_kv_heads, H)
-        tap(name + "q", query_TNH)
-        tap(name + "k", key_TKH)
-        tap(name + "v", value_TKH)
-
-        query_TNH, key_TKH = rotate(query_TNH, *rotation), rotate(key_TKH, *rotation)
-        tap(name + "q_rope", query_TNH)
-        tap(name + "k_rope", key_TKH)
-
-        ends = np.cumsum(packed.lengths)[:-1]
-        new = zip(packed.caches, np.split(key_TKH, ends), np.split(value_TKH, ends), strict=True)
-        seen = [cache.write(index, key_TKH, value_TKH) for cache, key_TKH, value_TKH in new]
-        if tap is no_tap:
-            ctx_TNH = packed_attention(
-                query_TNH, seen, packed.lengths, scaling=self.lineage.score_scaling
-            )
-        else:
-            ctx_TNH = self._tapped_attention(query_TNH, seen, packed.lengths, name, tap)
-        tap(name + "ctx", ctx_TNH)
-        return linear(ctx_TNH.reshape(-1, config.n_heads * H), layer.w_out_DA)
-
-    def _tapped_attention(
-        self, query_TNH: np.ndarray, seen: KeysAndValues, lengths: list[int], name: str, tap: Tap
-    ) -> np.ndarray:
-        """Attend as `packed_attention` does, in one block per sequence, showing each step."""
-        ctx, scaling = [], self.lineage.score_scaling
-        for i, own_TNH in enumerate(np.split(query_TNH, np.cumsum(lengths)[:-1])):
-            key_SKH, value_SKH = seen[i]
-            which = f"[{i}]" if len(seen) > 1 else ""
-            T, N, S = len(own_TNH), self.config.n_heads, len(key_SKH)
-            scores_KGTS = attention_scores(own_TNH, key_SKH, scaling=scaling)
-            tap(f"{name}scores{which}", scores_KGTS.reshape(N, T, S))
-            probs_KGTS = attention_probs(scores_KGTS)
-            tap(f"{name}probs{which}", probs_KGTS.reshape(N, T, S))
-            ctx.append(attention_mix(probs_KGTS, value_SKH))
-        return np.concatenate(ctx)
-
-    def _feed_forward(self, index: int, x_TD: np.ndarray, tap: Tap) -> np.ndarray:
-        """Widen, gate, and project back: SwiGLU."""
-        layer, name = self.weights.layers[index], f"L{index:02d}."
-        gate_TF, up_TF = linear(x_TD, layer.w_gate_FD), linear(x_TD, layer.w_up_FD)
-        tap(name + "gate", gate_TF)
-        tap(name + "up", up_TF)
-        act_TF = swiglu(gate_TF, up_TF)
-        tap(name + "act", act_TF)
-        return linear(act_TF, layer.w_down_DF)
-
-    def _explain(self, layer: int | None, run: Callable[[Tap], object]) -> NoReturn:
+    def _explain(self, layer: int | None, run_alarmed: Callable[[], object]) -> NoReturn:
         """Run a part again with an alarm on every tap; name the tap and the weight behind it."""
         try:
-            run(alarm)
+            run_alarmed()
         except NonFiniteError as error:
             raise NonFiniteError(
                 error.thing,

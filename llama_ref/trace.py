@@ -4,7 +4,8 @@
     L00.ctx  L00.attn_out  L00.ffn_inp  L00.ffn_norm  L00.gate  L00.up  L00.act  L00.ffn_out
     L00.out  L01.attn_norm  ...  final_norm  logits
 
-`model.py` hands each one to a function `tap(name, array)`; that is the only door they leave by.
+`model.py` and `layer.py` hand each one to a function `tap(name, array)`, and they leave by no other
+door.
 """
 
 from __future__ import annotations
@@ -71,6 +72,13 @@ def layout(name: str, pairing: str) -> str:
 
 def no_tap(name: str, array: np.ndarray) -> None:
     """Listen to nothing."""
+
+
+def of_layer(tap: Tap, index: int) -> Tap:
+    """Return a tap that puts the number of a layer in front of the names it is given."""
+    if tap is no_tap:
+        return no_tap
+    return lambda name, array: tap(f"L{index:02d}.{name}", array)
 
 
 def alarm(name: str, array: np.ndarray) -> None:
