@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_ref.checkpoint import Checkpoint, open_hf, open_meta
+from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.config import Config, read_hf_config, read_meta_params
 from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder
@@ -90,7 +91,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     has_safetensors = any(name.endswith(".safetensors") for name in names)
     if "params.json" in names and has_pth and not has_safetensors:
         checkpoint = open_meta(folder)
-        return checkpoint, read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
+        config = read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
+        return with_distinct_kv_heads(checkpoint, config.n_kv_heads, config.head_dim), config
     if "config.json" in names:
         return open_hf(folder), read_hf_config(folder)
     raise BadFile(

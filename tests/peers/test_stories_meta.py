@@ -44,29 +44,38 @@ def cut(name, array, n_shards, shard):
     return array if axis is None else np.split(array, n_shards, axis)[shard]
 
 
-@pytest.fixture(params=[1, 2], ids=["one shard", "two shards"])
-def meta_folder(request, tmp_path, stories_folder):
-    model = lr.load(stories_folder)
-    for shard in range(request.param):
+def write_meta(folder, stories_folder, *, n_shards=1, stored_kv_heads=4, stated_kv_heads=4):
+    """Write the stories model in Meta's layout, key and value heads as often as asked."""
+    tensors = meta_tensors(lr.load(stories_folder))
+    for name, array in tensors.items():
+        if name.endswith(("wk.weight", "wv.weight")):
+            heads = array.reshape(4, 8, 64).repeat(stored_kv_heads // 4, axis=0)
+            tensors[name] = heads.reshape(-1, 64)
+    for shard in range(n_shards):
         state = {
-            name: torch.from_numpy(np.ascontiguousarray(cut(name, array, request.param, shard)))
-            for name, array in meta_tensors(model).items()
+            name: torch.from_numpy(np.ascontiguousarray(cut(name, array, n_shards, shard)))
+            for name, array in tensors.items()
         }
-        torch.save(state, tmp_path / f"consolidated.{shard:02d}.pth")
+        torch.save(state, folder / f"consolidated.{shard:02d}.pth")
     params = {
         "dim": 64,
         "n_layers": 5,
         "n_heads": 8,
-        "n_kv_heads": 4,
+        "n_kv_heads": stated_kv_heads,
         "vocab_size": 512,
         "multiple_of": 4,
         "norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "max_seq_len": 512,
     }
-    (tmp_path / "params.json").write_text(json.dumps(params), encoding="utf-8")
-    shutil.copy(stories_folder / "tokenizer.model", tmp_path)
-    return tmp_path
+    (folder / "params.json").write_text(json.dumps(params), encoding="utf-8")
+    shutil.copy(stories_folder / "tokenizer.model", folder)
+    return folder
+
+
+@pytest.fixture(params=[1, 2], ids=["one shard", "two shards"])
+def meta_folder(request, tmp_path, stories_folder):
+    return write_meta(tmp_path, stories_folder, n_shards=request.param)
 
 
 def test_interleaved_copy_tells_the_same_story(meta_folder, stories_folder):
@@ -96,6 +105,17 @@ def test_half_split_rotation_of_interleaved_rows_is_wrong(meta_folder):
     wrong = model.logits([1, 5, 9])
     np.testing.assert_allclose(wrong[0], right[0], rtol=0, atol=1e-5)  # position 0 turns nothing
     assert np.abs(wrong[1:] - right[1:]).max() > 0.1
+
+
+@pytest.mark.parametrize("stated", [4, 8])
+def test_heads_stored_twice_are_recognised(tmp_path, stories_folder, stated):
+    """As in the 405B cut for 16 devices: each KV head twice, and params.json may count either."""
+    expected = json.loads((stories_folder / "expected.json").read_text(encoding="utf-8"))
+    write_meta(tmp_path, stories_folder, n_shards=4, stored_kv_heads=8, stated_kv_heads=stated)
+    model = lr.load(tmp_path)
+    assert model.config.n_kv_heads == stated
+    tokens = list(lr.generate(model, [1], max_tokens=60))
+    assert [token.id for token in tokens] == expected["greedy_ids"][:60]
 
 
 def test_shards_are_read_in_place(meta_folder):
