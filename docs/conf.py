@@ -1,4 +1,4 @@
-"""How these pages are built: `python -m sphinx -W -b html docs docs/_build`.
+"""How these pages are built: `python -m sphinx -W -b html docs docs/_build/html`.
 
 Every page with code runs it, every time, against the package in this tree. Nothing is fetched: no
 fonts, no mathematics from elsewhere, no inventories of other projects.
@@ -44,6 +44,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -61,6 +62,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search field is in the side bar
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,

@@ -1,7 +1,7 @@
 """The directive `command-help`: what a verb of the command line says of itself.
 
-    ```{command-help} generate
-    ```
+```{command-help} generate
+```
 """
 
 from contextlib import redirect_stdout

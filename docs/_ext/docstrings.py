@@ -19,7 +19,7 @@ def show_diagrams(app, what, name, obj, options, lines):
     for i, line in enumerate(lines[:end]):
         starts = line.startswith("    ") and (i == 0 or not lines[i - 1].strip())
         if starts and not in_block:
-            marked += ["::", ""]
+            marked += [".. code-block:: text", ""]
         in_block = line.startswith("    ") or (in_block and not line.strip())
         marked.append(line)
     lines[:end] = marked

@@ -69,7 +69,8 @@ lr.preset("llama-3.1-405b")
 
 # %%
 folder = Path(mkdtemp()) / "ten-minutes"
-tensors = ((name, round_to(array, BFLOAT16)) for name, array in synthetic.checkpoint(config))
+weights = synthetic.checkpoint(config)
+tensors = ((name, round_to(array, BFLOAT16)) for name, array in weights)
 write_hf(folder, to_hf_dict(config), tensors, shard_bytes=2_000_000)
 
 ranks = [b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256)]
@@ -87,9 +88,9 @@ checkpoint = lr.checkpoint.open_hf(folder)
 checkpoint
 
 # %%
-for name in ["model.embed_tokens.weight", "model.layers.3.mlp.up_proj.weight", "lm_head.weight"]:
-    tensor = checkpoint[name]
-    print(f"{name:34} {tensor.shape!s:12} {tensor.dtype}  {checkpoint.files[name][0]}")
+for name in ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]:
+    tensor, (file,) = checkpoint[name], checkpoint.files[name]
+    print(f"{name:26} {tensor.shape!s:11} {tensor.dtype}  {file}")
 print("a copy in memory:", tensor.flags.owndata, "  writable:", tensor.flags.writeable)
 
 # %% [markdown]
@@ -111,7 +112,8 @@ text = "Sí, llamas 🦙"
 ids = model.tokenizer.encode(text, bos=True)
 print(ids)
 for token_id, start, end in model.tokenizer.spans(text, bos=True)[-5:]:
-    print(f"{token_id:4}  bytes {start}–{end}  {model.tokenizer.token_bytes(token_id)}")
+    piece = model.tokenizer.token_bytes(token_id)
+    print(f"{token_id:4}  bytes {start}–{end}  {piece}")
 
 # %% [markdown]
 # A program that prints tokens as they come must not print half a character. The stream decoder
@@ -119,7 +121,8 @@ for token_id, start, end in model.tokenizer.spans(text, bos=True)[-5:]:
 
 # %%
 stream = model.tokenizer.stream()
-print([stream.push(token_id) for token_id in ids])
+texts = [stream.push(token_id) for token_id in ids]
+print(texts[-6:])
 
 # %% [markdown]
 # ## 4. Every intermediate, by name
@@ -155,17 +158,18 @@ plt.show()
 
 # %%
 probs_NTS = trace["L00.probs"]
-fig, axes = plt.subplots(2, 4, figsize=(7.4, 4), layout="constrained", sharex=True, sharey=True)
+fig, axes = plt.subplots(2, 4, figsize=(7.4, 4), layout="constrained")
 for head, ax in enumerate(axes.flat):
     shown = ax.imshow(probs_NTS[head], vmin=0, vmax=1, cmap="magma")
-    ax.set_title(f"query head {head}, key head {head // config.group_size}", fontsize=8)
+    ax.set_title(f"head {head}, keys {head // config.group_size}")
 fig.supxlabel("position read from")
 fig.supylabel("token that reads")
 fig.colorbar(shown, ax=axes, shrink=0.7, label="probability")
 plt.show()
 
 print("from the future:", np.triu(probs_NTS, k=1).max())
-print("sums of rows:   ", probs_NTS.sum(axis=-1).min(), "to", probs_NTS.sum(axis=-1).max())
+sums_NT = probs_NTS.sum(axis=-1)
+print("sums of rows:   ", sums_NT.min(), "to", sums_NT.max())
 
 # %% [markdown]
 # ## 6. The cache changes nothing
@@ -178,7 +182,8 @@ print("sums of rows:   ", probs_NTS.sum(axis=-1).min(), "to", probs_NTS.sum(axis
 whole_TV = model.logits(ids)
 
 cache = model.new_cache()
-stepwise_TV = np.concatenate([model.forward([token_id], cache) for token_id in ids])
+rows = [model.forward([token_id], cache) for token_id in ids]
+stepwise_TV = np.concatenate(rows)
 
 print(cache)
 print("largest difference, in standard deviations of the logits:")
@@ -213,11 +218,11 @@ print("the same without a cache:", text_so_far[len(ids) :] == generated)
 
 # %%
 H = 16
-frequency_P = rope_frequencies(H, theta=500_000.0, dtype=np.dtype(np.float64))
+frequency_P = rope_frequencies(H, theta=500_000.0, dtype=np.float64)
 position_T = np.arange(12)
-cos_TP, sin_TP = rope_table(position_T, frequency_P, dtype=np.dtype(np.float64))
+cos_TP, sin_TP = rope_table(position_T, frequency_P, dtype=np.float64)
 
-query_TNH = np.broadcast_to(np.random.default_rng(0).standard_normal(H), (12, 1, H)).copy()
+query_TNH = np.tile(np.random.default_rng(0).standard_normal(H), (12, 1, 1))
 half_TNH = rope_half_split(query_TNH, cos_TP, sin_TP)
 inter_TNH = rope_interleaved(query_TNH, cos_TP, sin_TP)
 
@@ -235,8 +240,9 @@ plt.show()
 # %%
 for rotate in (rope_half_split, rope_interleaved):
     turned_TH = rotate(query_TNH, cos_TP, sin_TP)[:, 0]
-    products = [f"{m} and {n}: {turned_TH[m] @ turned_TH[n]:.12f}" for m, n in [(2, 5), (8, 11)]]
-    print(f"{rotate.__name__:17}", *products, sep="   ")
+    print(rotate.__name__)
+    for m, n in [(2, 5), (8, 11), (0, 11)]:
+        print(f"    positions {m} and {n}: {turned_TH[m] @ turned_TH[n]:.12f}")
 
 # %% [markdown]
 # ## Exercise
@@ -261,7 +267,8 @@ def check(order):
     good_T = np.isclose(found, half_TNH[..., order]).all(axis=(1, 2))
     is_permutation = sorted(order) == list(range(H))
     solved = bool(is_permutation and good_T.all())
-    print("solved" if solved else f"not yet: right at positions {np.flatnonzero(good_T).tolist()}")
+    right = np.flatnonzero(good_T).tolist()
+    print("solved" if solved else f"not yet: right at positions {right}")
     return solved
 
 
