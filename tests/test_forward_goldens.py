@@ -11,9 +11,10 @@ import pytest
 
 from llama_ref.checkpoint import synthetic
 from llama_ref.checkpoint.stored import Checkpoint
-from llama_ref.lineage import lineage_named
+from llama_ref.lineage import LINEAGES, lineage_named
 from llama_ref.model import Model
 from llama_ref.numerics import BFLOAT16, dtype_named, round_to
+from llama_ref.ops.attention import over_root_width, times_inverse_root_width
 from llama_ref.trace import tap_names
 from llama_ref.weights import assemble
 from tests.goldens.stored import forward_cases, some_rows
@@ -103,6 +104,14 @@ def test_meta_logits_are_rounded_and_then_widened():
     assert np.array_equal(round_to(meta, BFLOAT16).astype(np.float32), meta)
     hf = golden_model(by_lineage["hf"]).trace(by_lineage["hf"].ids)["logits"]
     assert hf.dtype == BFLOAT16
+
+
+def test_each_lineage_scales_scores_in_its_own_way():
+    """Meta divides by sqrt(H), transformers multiplies by H^-0.5: a last bit apart in float32."""
+    assert LINEAGES["meta"].score_scaling is over_root_width
+    assert LINEAGES["hf"].score_scaling is times_inverse_root_width
+    scores = np.float32([0.1, 0.2, 0.3, 0.4, 0.7, 1.1])
+    assert not np.array_equal(over_root_width(scores, 128), times_inverse_root_width(scores, 128))
 
 
 def test_the_goldens_hold_every_tap():

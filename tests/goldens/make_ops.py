@@ -75,9 +75,9 @@ def linear_cases():
     add(
         "forty tokens, float32",
         "the path of long prompts",
-        numbers((40, 3), "float32"),
-        numbers((4, 3), "float32", seed=1),
-        ["computed in bfloat16"],
+        numbers((40, 4), "float32"),
+        numbers((4, 4), "float32", seed=1),
+        ["computed in bfloat16", "x W instead of x W^T"],
     )
     add(
         "sums of 64 terms, bfloat16",

@@ -126,3 +126,12 @@ def test_bands(head_dim, kept, blended):
     assert (ratio_P[:kept] == 1).all()
     assert np.flatnonzero(between).tolist() == list(range(kept, kept + blended))
     assert (ratio_P[kept + blended :] == 1 / 8).all()
+
+
+def test_float64_angles_are_not_metas():
+    """At position 131,071 float32 and float64 angles differ by 5e-3 radians, as the docs say."""
+    single_P, double_P = (
+        131_071 * rope_frequencies(128, theta=500_000.0, dtype=np.dtype(dtype))
+        for dtype in (np.float32, np.float64)
+    )
+    assert 4e-3 < np.abs(single_P - double_P).max() < 6e-3
