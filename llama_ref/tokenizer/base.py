@@ -3,7 +3,7 @@
     text -> cut where Meta cuts -> split at the special tokens that are allowed -> ids
 
 Text is data: a special token's name inside it stays ordinary text unless the caller allows that
-very name. (A template is built from ids; see `chat`. A user who writes `<|eot_id|>` ends nothing.)
+very name. (A user who writes `<|eot_id|>` ends nothing.)
 """
 
 from __future__ import annotations
