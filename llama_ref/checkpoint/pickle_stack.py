@@ -47,7 +47,7 @@ class StackMachine:
         """Read the next n bytes of the program."""
         taken = self.program[self.position : self.position + n]
         if len(taken) != n:
-            raise self.here().bad(f"{n} bytes of an instruction", found="the end of the program")
+            raise self.here().bad("the rest of an instruction", f"{n} bytes", f"{len(taken)}")
         self.position += n
         return taken
 

@@ -46,7 +46,7 @@ from llama_ref.checkpoint.torch_objects import (
     rebuilt,
     storage,
 )
-from llama_ref.errors import LimitExceeded, shown
+from llama_ref.errors import BadFile, LimitExceeded, shown
 
 MAX_BYTES = 16 * 2**20
 MAX_INSTRUCTIONS = 2_000_000
@@ -86,12 +86,23 @@ def read_state_dict(program: bytes, *, file: str | os.PathLike[str]) -> dict[str
     machine = _Machine(program, file)
     state = machine.run()
     if not isinstance(state, PlainDict) or not state:
-        raise machine.here().bad("what was saved", "a state dict with tensors in it", kind(state))
+        raise _not_tensors("what was saved", "a dict of tensors", state, file)
     tensors = {name: value for name, value in state.items() if isinstance(value, StridedTensor)}
     for name in state:
         if name not in tensors:
-            raise machine.here().bad(f"entry {shown(name)}", "a tensor", kind(state[name]))
+            raise _not_tensors(f"entry {shown(name)}", "a tensor", state[name], file)
     return tensors
+
+
+def _not_tensors(what: str, expected: str, found: object, file: str | os.PathLike[str]) -> BadFile:
+    """Return the error for a file that holds more or less than a state dict."""
+    return BadFile(
+        f"data.pkl: {what}",
+        expected=expected,
+        found=kind(found),
+        next_step="save a state dict alone: torch.save(model.state_dict(), path)",
+        file=file,
+    )
 
 
 class _Machine(StackMachine):
@@ -100,7 +111,8 @@ class _Machine(StackMachine):
     def run(self) -> object:
         """Execute until STOP and return the one value that is left."""
         if not self.program.startswith(b"\x80\x02"):
-            raise self.here().bad("pickle protocol", "2", shown(self.program[:2]))
+            found = shown(self.program[:2])
+            raise self.here().bad("pickle protocol", "2, as torch.save writes it", found)
         self.position = 2
         for _ in range(MAX_INSTRUCTIONS):
             instruction = self.take(1)
@@ -114,7 +126,8 @@ class _Machine(StackMachine):
 
     def stop(self) -> object:
         if len(self.stack) != 1 or self.marks:
-            raise self.here().bad("STOP", "one value on the stack", f"{len(self.stack)}")
+            found = f"{len(self.stack)} values, {len(self.marks)} marks"
+            raise self.here().bad("STOP", "one value on the stack", found)
         if self.position != len(self.program):
             rest = f"{len(self.program) - self.position} more bytes"
             raise self.here().bad("STOP", "the last byte", rest)
@@ -153,7 +166,8 @@ class _Machine(StackMachine):
     def set_items(self, items: list[object]) -> None:
         target = self.top()
         if not isinstance(target, PlainDict) or len(items) % 2:
-            raise self.here().bad("SETITEMS", "a dict and pairs", f"{kind(target)}, {len(items)}")
+            found = f"{kind(target)} and {len(items)} values"
+            raise self.here().bad("SETITEMS", "a dict and pairs", found)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
                 raise self.here().bad("a key", "text", kind(key))

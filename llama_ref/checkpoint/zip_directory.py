@@ -98,7 +98,9 @@ def read_directory(archive: ArchiveBytes) -> Directory:
         entry, position = _entry(archive, position)
         entries.append(entry)
     if position != end or len(entries) != n_entries:
-        raise archive.bad("ZIP directory", f"{n_entries} entries", f"{len(entries)}")
+        expected = f"{n_entries} entries in {end - start} bytes"
+        found = f"{len(entries)} in {position - start}"
+        raise archive.bad("ZIP directory", expected, found)
     return Directory(entries, start)
 
 

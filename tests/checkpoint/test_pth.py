@@ -108,6 +108,14 @@ def test_any_strided_window_holds_the_elements_its_numbers_name(tmp_path_factory
             open_pth(path)
 
 
+def test_a_file_of_a_thousand_tensors_is_read(tmp_path):
+    """Nothing but the sixteen megabytes of its description limits their number."""
+    arrays = {f"layers.{i}.weight": np.full(2, i, np.float32) for i in range(1000)}
+    found = open_pth(write_pth(tmp_path / "x.pth", arrays))
+    assert list(found) == list(arrays)
+    assert [array.tolist() for array in found.values()] == [[i, i] for i in range(1000)]
+
+
 def test_old_files_have_no_byte_order_and_no_notes(tmp_path):
     """B5-91: torch 1.6 wrote three kinds of member only."""
     members = [m for m in simple_members() if m[0] in ("data.pkl", "data/0", "version")]

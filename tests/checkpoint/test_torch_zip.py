@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import time
 import tracemalloc
 import warnings
@@ -188,6 +189,16 @@ def with_junk(where):
     return data[: END_64 % len(data)] + end_records(4, size, DIRECTORY_AT + 64)
 
 
+def with_field(field, **changes):
+    """GOOD with a field behind its last directory entry, which stands just before the end."""
+    at = entry_at(GOOD, "version")
+    entry = patched(GOOD[at:END_64], 30, "<H", len(field)) + field
+    for place, value in changes.items():
+        entry = patched(entry, {"size": 24, "packed_size": 20}[place], "<I", value)
+    directory = GOOD[DIRECTORY_AT:at] + entry
+    return GOOD[:DIRECTORY_AT] + directory + end_records(4, len(directory), DIRECTORY_AT)
+
+
 REFUSED = {
     "B5-76 empty": (b"", "0 bytes"),
     "B5-76 random": (bytes(np.random.default_rng(0).bytes(4096)), "not a file written by"),
@@ -196,6 +207,7 @@ REFUSED = {
     "B5-76 10 bytes removed": (GOOD[:700] + GOOD[710:], "end of the ZIP directory|end record"),
     "B5-76 end record missing": (GOOD[:END], "it was cut"),
     "B5-76 only an end record": (end_records(0, 0, 0), "data.pkl"),
+    "B5-76 only the last 22 bytes": (GOOD[END:], "end of the ZIP directory"),
     "B5-77 no data.pkl": (plain(without=["data.pkl"]), "data.pkl: found no such member"),
     "B5-77 two roots": (plain(("other/data/1", b"1234")), "folders: expected one"),
     "B5-77 one name twice": (plain(("archive/data/0", b"1234" * 4)), "of that name, found two"),
@@ -215,6 +227,7 @@ REFUSED = {
     "B5-78 disk of the directory": (patched(GOOD, END_64 + 20, "<I", 1), "several parts"),
     "B5-78 entries on this disk": (patched(GOOD, END_64 + 24, "<Q", 3), "several parts"),
     "B5-78 locator on another disk": (patched(GOOD, END - 20 + 16, "<I", 2), "several parts"),
+    "B5-78 locator on disk 1": (patched(GOOD, END - 20 + 4, "<I", 1), "several parts"),
     "B5-78 member on another disk": (
         patched(GOOD, entry_at(GOOD, "data/0") + 34, "<H", 1),
         "directory entry",
@@ -229,10 +242,45 @@ REFUSED = {
         patched(patched(GOOD, END_64 + 48, "<Q", 2**64 - 1), END + 16, "<I", 2**32 - 1),
         "end of the ZIP directory",
     ),
+    "B5-78 ZIP64 record of another kind": (
+        patched(GOOD, END_64, "4s", b"PK\x06\x05"),
+        "64-bit end record: found b'PK",
+    ),
+    "B5-78 a field that nobody needs": (with_field(b"UT\4\0abcd"), "64-bit values"),
+    "B5-78 a 64-bit field that nobody needs": (
+        with_field(struct.pack("<2HQ", 1, 8, 2)),
+        "64-bit values of member .*: expected 0",
+    ),
+    "B5-78 a 64-bit field by another number": (
+        with_field(struct.pack("<2HQ", 2, 8, 2), size=2**32 - 1),
+        "64-bit values of member .*: expected 1",
+    ),
+    "B5-78 a 64-bit field too short": (
+        with_field(struct.pack("<2HQ", 1, 8, 2), size=2**32 - 1, packed_size=2**32 - 1),
+        "64-bit values of member .*: expected 2",
+    ),
+    "B5-78 a size of 2^63": (
+        with_field(struct.pack("<2HQ", 1, 8, 2**63), size=2**32 - 1),
+        "one size, found 9223372036854775808 and 2",
+    ),
+    "B5-78 two sizes of 2^63": (
+        with_field(
+            struct.pack("<2H2Q", 1, 16, 2**63, 2**63), size=2**32 - 1, packed_size=2**32 - 1
+        ),
+        "expected 9223372036854775808 bytes",
+    ),
+    "B5-78 an entry that runs over the directory": (
+        patched(GOOD, entry_at(GOOD, "version") + 28, "<H", 30),
+        "ZIP directory: expected 4 entries in",
+    ),
+    "B5-79 a directory of 17 MB": (
+        bytes(17 * 2**20) + end_records(1, 17 * 2**20, 0),
+        "ZIP directory: expected at most 16,777,216 bytes",
+    ),
     "B5-78 the two end records differ": (patched(GOOD, END + 12, "<I", 4), "disagree"),
     "B5-78 more entries counted than there are": (
         patched(GOOD, END_64 + 24, "<2Q", 2**40, 2**40),
-        "expected 1099511627776 entries",
+        "expected 1099511627776 entries in",
     ),
     "B5-78 size in a 64-bit field that is absent": (
         patched(GOOD, entry_at(GOOD, "data/0") + 20, "<2I", 2**32 - 1, 2**32 - 1),
@@ -294,6 +342,14 @@ REFUSED = {
     "B5-81 marked as a folder": (
         patched(GOOD, entry_at(GOOD, "data/0") + 38, "<I", 0x10),
         "a plain file, found attributes 0x10",
+    ),
+    "B5-81 directory entry of another kind": (
+        patched(GOOD, entry_at(GOOD, "data/0"), "4s", b"PK\x01\x03"),
+        "ZIP directory entry at byte",
+    ),
+    "B5-83 a comment on a member": (
+        patched(GOOD, entry_at(GOOD, "data/0") + 32, "<H", 1),
+        "ZIP directory entry at byte",
     ),
     "B5-81 directory entry cut": (
         patched(GOOD, entry_at(GOOD, "version") + 28, "<H", 999),
