@@ -15,6 +15,9 @@ from transformers.models.llama import modeling_llama
 
 from tests.peers.arrays import to_numpy, to_torch
 
+ROTATE = modeling_llama.apply_rotary_pos_emb
+ATTEND = modeling_llama.eager_attention_forward
+
 
 def hf_config(config):
     """Return the blueprint in the words of transformers."""
@@ -81,83 +84,64 @@ def hf_logits(model, ids, positions=None, past=None):
     return to_numpy(out.logits[0])
 
 
+def _places(model):
+    """Yield (module, "in" or "out", tap): which input or output of a module is which tap."""
+    yield model.model.embed_tokens, "out", "embed"
+    for index, layer in enumerate(model.model.layers):
+        attn, mlp, name = layer.self_attn, layer.mlp, f"L{index:02d}."
+        yield layer.input_layernorm, "out", name + "attn_norm"
+        yield attn.q_proj, "out", name + "q"
+        yield attn.k_proj, "out", name + "k"
+        yield attn.v_proj, "out", name + "v"
+        yield attn.o_proj, "in", name + "ctx"
+        yield attn.o_proj, "out", name + "attn_out"
+        yield layer.post_attention_layernorm, "in", name + "ffn_inp"
+        yield layer.post_attention_layernorm, "out", name + "ffn_norm"
+        yield mlp.gate_proj, "out", name + "gate"
+        yield mlp.up_proj, "out", name + "up"
+        yield mlp.down_proj, "in", name + "act"
+        yield mlp.down_proj, "out", name + "ffn_out"
+        yield layer, "out", name + "out"
+    yield model.model.norm, "out", "final_norm"
+
+
 @contextmanager
 def _listening(model, taps):
     """Fill `taps` while the model runs."""
-    head_dim, layer_now = model.config.head_dim, [0]
-
-    def output(name, heads=False):
-        def hook(module, args, out):
-            out = (out[0] if isinstance(out, tuple) else out)[0]
-            taps[name] = out.unflatten(-1, (-1, head_dim)) if heads else out
-
-        return hook
-
-    def first_input(name, heads=False):
-        def hook(module, args):
-            taps[name] = args[0][0].unflatten(-1, (-1, head_dim)) if heads else args[0][0]
-
-        return hook
-
-    def entering(index):
-        def hook(module, args):
-            layer_now[0] = index
-
-        return hook
+    layers = iter(range(len(model.model.layers)))  # attention runs once in each, in order
+    name_now = [""]
 
     def rotated(query, key, cos, sin, **kwargs):
+        name_now[0] = f"L{next(layers):02d}."
         out = ROTATE(query, key, cos, sin, **kwargs)
-        name = f"L{layer_now[0]:02d}."
-        taps[name + "q_rope"], taps[name + "k_rope"] = (x[0].transpose(0, 1) for x in out)
+        for tap, tensor in zip(("q_rope", "k_rope"), out, strict=True):
+            taps[name_now[0] + tap] = tensor[0].transpose(0, 1)
         return out
 
     def attended(*args, **kwargs):
-        name = f"L{layer_now[0]:02d}."
         with ScaledScores() as listener:
             ctx, probs = ATTEND(*args, **kwargs)
-        taps[name + "scores"], taps[name + "probs"] = listener.scores[0], probs[0]
+        taps[name_now[0] + "scores"], taps[name_now[0] + "probs"] = listener.scores[0], probs[0]
         return ctx, probs
 
     with ExitStack() as stack:
-        keep = stack.enter_context
-        keep(_hooked(model.model.embed_tokens.register_forward_hook(output("embed"))))
-        for index, layer in enumerate(model.model.layers):
-            name, attn, mlp = f"L{index:02d}.", layer.self_attn, layer.mlp
-            for handle in (
-                layer.register_forward_pre_hook(entering(index)),
-                layer.input_layernorm.register_forward_hook(output(name + "attn_norm")),
-                attn.q_proj.register_forward_hook(output(name + "q", heads=True)),
-                attn.k_proj.register_forward_hook(output(name + "k", heads=True)),
-                attn.v_proj.register_forward_hook(output(name + "v", heads=True)),
-                attn.o_proj.register_forward_pre_hook(first_input(name + "ctx", heads=True)),
-                attn.o_proj.register_forward_hook(output(name + "attn_out")),
-                layer.post_attention_layernorm.register_forward_pre_hook(
-                    first_input(name + "ffn_inp")
-                ),
-                layer.post_attention_layernorm.register_forward_hook(output(name + "ffn_norm")),
-                mlp.gate_proj.register_forward_hook(output(name + "gate")),
-                mlp.up_proj.register_forward_hook(output(name + "up")),
-                mlp.down_proj.register_forward_pre_hook(first_input(name + "act")),
-                mlp.down_proj.register_forward_hook(output(name + "ffn_out")),
-                layer.register_forward_hook(output(name + "out")),
-            ):
-                keep(_hooked(handle))
-        keep(_hooked(model.model.norm.register_forward_hook(output("final_norm"))))
-        keep(patch.object(modeling_llama, "apply_rotary_pos_emb", rotated))
-        keep(patch.object(modeling_llama, "eager_attention_forward", attended))
+        for module, side, tap in _places(model):
+            stack.callback(_hook(module, side, tap, model.config.head_dim, taps).remove)
+        stack.enter_context(patch.object(modeling_llama, "apply_rotary_pos_emb", rotated))
+        stack.enter_context(patch.object(modeling_llama, "eager_attention_forward", attended))
         yield
 
 
-ROTATE = modeling_llama.apply_rotary_pos_emb
-ATTEND = modeling_llama.eager_attention_forward
+def _hook(module, side, tap, head_dim, taps):
+    """Keep the first input or the output of a module, cut into heads where the tap has heads."""
 
+    def keep(tensor):
+        cut = tap.endswith((".q", ".k", ".v", ".ctx"))
+        taps[tap] = tensor[0].unflatten(-1, (-1, head_dim)) if cut else tensor[0]
 
-@contextmanager
-def _hooked(handle):
-    try:
-        yield
-    finally:
-        handle.remove()
+    if side == "in":
+        return module.register_forward_pre_hook(lambda module, args: keep(args[0]))
+    return module.register_forward_hook(lambda module, args, out: keep(out))
 
 
 class ScaledScores(TorchFunctionMode):
