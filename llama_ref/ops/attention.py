@@ -15,6 +15,7 @@ meta-llama/llama-models, models/llama3/model.py; eager_attention_forward in tran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,12 +32,12 @@ Scaling = Callable[[np.ndarray, int], np.ndarray]
 
 def over_root_width(scores: np.ndarray, head_dim: int) -> np.ndarray:
     """Divide by sqrt(H), as Meta's code does; widened, then rounded to the dtype of `scores`."""
-    return round_to(widen(scores) / float(np.sqrt(head_dim)), scores.dtype)
+    return round_to(widen(scores) / math.sqrt(head_dim), scores.dtype)
 
 
 def times_inverse_root_width(scores: np.ndarray, head_dim: int) -> np.ndarray:
     """Multiply by H^-0.5, as transformers does; widened, then rounded to the dtype of `scores`."""
-    return round_to(widen(scores) * float(head_dim**-0.5), scores.dtype)
+    return round_to(widen(scores) * head_dim**-0.5, scores.dtype)
 
 
 def attention(
@@ -51,7 +52,7 @@ def attention(
     key_SKH, value_SKH : ndarray of shape (S, K, H), dtype of `query_TNH`
         Rotated keys, and values, of all S positions. Query head n reads head n // (N/K).
     scaling : over_root_width or times_inverse_root_width
-        How scores are divided by sqrt(H); the two differ by a rounding.
+        How scores are divided by sqrt(H); the two differ by a rounding (see `lineage.py`).
 
     Returns
     -------
@@ -78,16 +79,14 @@ def attention(
     ...           scaling=over_root_width).ravel()
     array([2., 3., 5.])
     """
+    _check_shapes(query_TNH, key_SKH, value_SKH)
     T, N, _ = query_TNH.shape
     S = key_SKH.shape[0]
-    _check_shapes(query_TNH, key_SKH, value_SKH)
     ctx_TNH = np.empty_like(query_TNH)
     n_queries = max(1, SCORES_PER_BLOCK // (N * S))
     for lo in range(0, T, n_queries):
         hi = min(lo + n_queries, T)
-        seen = (
-            S - T + hi
-        )  # the block's last query sees this many positions, so no other key is read
+        seen = S - T + hi  # by the last query of the block: no later key is read
         scores_KGTS = attention_scores(query_TNH[lo:hi], key_SKH[:seen], scaling=scaling)
         ctx_TNH[lo:hi] = attention_mix(attention_probs(scores_KGTS), value_SKH[:seen])
     return ctx_TNH
@@ -120,11 +119,13 @@ def packed_attention(
     -----
     Law: each sequence comes out as if it were alone.
     """
-    bounds = np.cumsum([0, *lengths])
-    ctx_TNH = np.empty_like(query_TNH)
-    for lo, hi, (key_SKH, value_SKH) in zip(bounds[:-1], bounds[1:], keys_and_values, strict=True):
-        ctx_TNH[lo:hi] = attention(query_TNH[lo:hi], key_SKH, value_SKH, scaling=scaling)
-    return ctx_TNH
+    own = np.split(query_TNH, np.cumsum(lengths)[:-1])
+    return np.concatenate(
+        [
+            attention(own_TNH, key_SKH, value_SKH, scaling=scaling)
+            for own_TNH, (key_SKH, value_SKH) in zip(own, keys_and_values, strict=True)
+        ]
+    )
 
 
 def attention_scores(query_TNH: np.ndarray, key_SKH: np.ndarray, *, scaling: Scaling) -> np.ndarray:
@@ -142,8 +143,9 @@ def attention_scores(query_TNH: np.ndarray, key_SKH: np.ndarray, *, scaling: Sca
 def attention_probs(scores_KGTS: np.ndarray) -> np.ndarray:
     """Return the probabilities over visible positions; the queries are the last T of S positions.
 
-    Hidden scores are *replaced* by minus infinity: adding a large negative number, as some ports
-    do, rounds the difference away in 16 bits.
+    Hidden scores are *replaced* by minus infinity. The released codes add a mask, of minus infinity
+    or the lowest finite number: the same zeros. A mask of -10,000, as some ports add, is a number
+    like others, which a large score outweighs.
     """
     T, S = scores_KGTS.shape[-2:]
     if T > 1:  # a single query is the last position and sees everything
@@ -163,11 +165,13 @@ def attention_mix(probs_KGTS: np.ndarray, value_SKH: np.ndarray) -> np.ndarray:
 
 
 def _check_shapes(query_TNH: np.ndarray, key_SKH: np.ndarray, value_SKH: np.ndarray) -> None:
-    T, N, H = query_TNH.shape
-    S, K, key_width = key_SKH.shape
-    if value_SKH.shape != key_SKH.shape or key_width != H or N % K or not 0 < T <= S:
-        raise BadRequest(
-            "attention shapes",
-            expected="query (T, N, H), key and value (S, K, H), K divides N, 0 < T <= S",
-            found=f"{query_TNH.shape}, {key_SKH.shape}, {value_SKH.shape}",
-        )
+    match query_TNH.shape, key_SKH.shape:
+        case (T, N, H), (S, K, key_width) if (
+            value_SKH.shape == key_SKH.shape and key_width == H and 0 < T <= S and K and N % K == 0
+        ):
+            return
+    raise BadRequest(
+        "attention shapes",
+        expected="query (T, N, H), key and value (S, K, H), K divides N, 0 < T <= S",
+        found=f"{query_TNH.shape}, {key_SKH.shape}, {value_SKH.shape}",
+    )

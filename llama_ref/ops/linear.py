@@ -44,7 +44,7 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
     Raises
     ------
     BadRequest
-        If the last axes differ.
+        If `x_TD` or the weight is no matrix, or their last axes differ.
 
     Notes
     -----
@@ -55,9 +55,11 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
     >>> linear(np.array([[1.0, 10.0]]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     array([[21., 43., 65.]])
     """
-    if len(weight_FD.shape) != 2 or x_TD.shape[-1] != weight_FD.shape[1]:
+    if x_TD.ndim != 2 or len(weight_FD.shape) != 2 or x_TD.shape[1] != weight_FD.shape[1]:
         raise BadRequest(
-            "linear weight", expected=f"shape (F, {x_TD.shape[-1]})", found=weight_FD.shape
+            "linear shapes",
+            expected="x (T, D) and weight (F, D)",
+            found=f"{x_TD.shape} and {weight_FD.shape}",
         )
     if (
         isinstance(weight_FD, np.ndarray)
@@ -67,6 +69,8 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
 
     wide_TD = widen(x_TD)
     y_TF = np.empty((x_TD.shape[0], weight_FD.shape[0]), x_TD.dtype)
+    if y_TF.size == 0:  # no token, as in all chunks of a prompt but the last: no weight is read
+        return y_TF
     for lo, hi, block_RD in _wide_blocks(weight_FD, x_TD.dtype):
         y_TF[:, lo:hi] = round_to(_product(wide_TD, block_RD), x_TD.dtype)
     return y_TF

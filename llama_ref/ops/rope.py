@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_ref.errors import BadRequest
 from llama_ref.numerics import round_to
 
 
@@ -72,6 +73,11 @@ def rope_interleaved(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) 
     -------
     ndarray of shape (T, N, H), dtype of `x_TNH`
 
+    Raises
+    ------
+    BadRequest
+        If shapes do not fit. (The table of transformers has H columns, the P of this one twice.)
+
     Notes
     -----
     Precision: products and sums in the dtype of the table, each rounded to it; one more rounding
@@ -84,6 +90,7 @@ def rope_interleaved(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) 
     >>> rope_interleaved(np.array([[[1.0, 2.0]]]), *quarter_turn)
     array([[[-2.,  1.]]])
     """
+    _check_shapes(x_TNH, cos_TP, sin_TP)
     rotated_TNH = np.empty_like(x_TNH)
     first_TNP, second_TNP = x_TNH[..., 0::2], x_TNH[..., 1::2]
     rotated_TNH[..., 0::2], rotated_TNH[..., 1::2] = _rotate(first_TNP, second_TNP, cos_TP, sin_TP)
@@ -93,7 +100,7 @@ def rope_interleaved(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) 
 def rope_half_split(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) -> np.ndarray:
     """Rotate channel p with channel p + H/2: the layout of HF safetensors checkpoints.
 
-    Parameters, return value and notes are those of `rope_interleaved`.
+    Parameters, return value, errors and notes are those of `rope_interleaved`.
 
     Examples
     --------
@@ -101,6 +108,7 @@ def rope_half_split(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) -
     >>> rope_half_split(np.array([[[1.0, 2.0, 3.0, 4.0]]]), *quarter_turn)
     array([[[-3., -4.,  1.,  2.]]])
     """
+    _check_shapes(x_TNH, cos_TP, sin_TP)
     rotated_TNH = np.empty_like(x_TNH)
     P = cos_TP.shape[-1]
     first_TNP, second_TNP = x_TNH[..., :P], x_TNH[..., P:]
@@ -118,3 +126,13 @@ def _rotate(
         first_TNP * cos_T1P - second_TNP * sin_T1P,
         first_TNP * sin_T1P + second_TNP * cos_T1P,
     )
+
+
+def _check_shapes(x_TNH: np.ndarray, cos_TP: np.ndarray, sin_TP: np.ndarray) -> None:
+    T, P = x_TNH.shape[0], x_TNH.shape[-1] / 2
+    if x_TNH.ndim != 3 or cos_TP.shape != (T, P) or sin_TP.shape != (T, P):
+        raise BadRequest(
+            "rope shapes",
+            expected="x (T, N, H), cosine and sine (T, H/2)",
+            found=f"{x_TNH.shape}, {cos_TP.shape}, {sin_TP.shape}",
+        )

@@ -190,8 +190,9 @@ def test_scaling_divides_by_the_root_of_the_head_width(scaling):
         ((2, 4, 6), (3, 3, 6), (3, 3, 6)),
         ((4, 4, 6), (3, 2, 6), (3, 2, 6)),
         ((0, 4, 6), (3, 2, 6), (3, 2, 6)),
+        ((1, 2, 4, 6), (1, 3, 2, 6), (1, 3, 2, 6)),
     ],
-    ids=["values narrower", "keys narrower", "K not a divisor of N", "T > S", "no query"],
+    ids=["values narrower", "keys narrower", "K not a divisor of N", "T > S", "no query", "batch"],
 )
 def test_shapes_that_do_not_fit_are_refused(query, key, value):
     """Queries, keys and values of shapes that do not fit are an error with all three."""

@@ -1,5 +1,7 @@
 """The linear map: goldens from torch, the mistakes they catch, and the blocks it works in."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -72,5 +74,20 @@ def test_a_matrix_is_read_block_by_block(monkeypatch):
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 4, 1)], ids=str)
 def test_a_weight_of_another_width_is_refused(shape):
     """A weight whose rows do not fit the tokens is an error with both shapes."""
-    with pytest.raises(BadRequest, match=r"shape \(F, 4\)"):
+    with pytest.raises(BadRequest, match=re.escape(f"found (2, 4) and {shape}")):
         linear(np.ones((2, 4)), np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [BFLOAT16, np.float32], ids=str)
+def test_a_batch_axis_is_refused(dtype, shape):
+    """Tokens are rows of a matrix; one vector, or a batch of matrices, is an error."""
+    with pytest.raises(BadRequest, match=r"x \(T, D\)"):
+        linear(np.ones(shape, dtype), np.ones((5, 4), dtype))
+
+
+def test_no_token_reads_no_weight():
+    """For no token at all, as in a chunk of a prompt whose logits nobody wants, nothing is read."""
+    weight = Rows(np.ones((17, 12), BFLOAT16))
+    assert linear(np.ones((0, 12), np.float32), weight).shape == (0, 17)
+    assert weight.asked == []

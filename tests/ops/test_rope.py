@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from llama_ref.errors import BadRequest
 from llama_ref.numerics import BFLOAT16, dtype_named, widen
 from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from tests.goldens.stored import assert_golden, caught, disagreement, op_cases
@@ -107,3 +108,20 @@ def test_the_pairings_are_one_rotation_on_permuted_channels():
     half_split_TNH = rope_half_split(x_TNH, *tables)
     interleaved_TNH = rope_interleaved(x_TNH[..., into_pairs], *tables)
     assert np.array_equal(interleaved_TNH, half_split_TNH[..., into_pairs])
+
+
+@pytest.mark.parametrize("rotate", ROTATE.values(), ids=ROTATE)
+@pytest.mark.parametrize(
+    ("x", "table"),
+    [
+        pytest.param((5, 3, 8), (5, 8), id="a table of H columns, as in transformers"),
+        pytest.param((5, 3, 8), (1, 4), id="one position for five tokens"),
+        pytest.param((3, 5, 8), (5, 4), id="heads before tokens"),
+        pytest.param((1, 5, 3, 8), (5, 4), id="a batch axis"),
+        pytest.param((5, 3, 7), (5, 3), id="an odd width"),
+    ],
+)
+def test_shapes_that_numpy_would_broadcast_are_refused(rotate, x, table):
+    """Tokens, heads and pairs have to be where the table says; all three shapes are named."""
+    with pytest.raises(BadRequest, match=r"cosine and sine \(T, H/2\), found"):
+        rotate(np.ones(x), np.ones(table), np.ones(table))
