@@ -35,12 +35,12 @@ class KVCache:
         C, the positions to hold. One more is an error, until `reserve` is called. If None, the
         cache grows by doubling as far as the model's context length.
     owner : object, optional
-        What the keys were computed with; a forward pass with other weights refuses the cache.
+        The model whose keys these are; another one refuses the cache.
 
     Attributes
     ----------
     length : int
-        S, positions filled so far.
+        Positions filled so far.
     position_C : ndarray of shape (C,), int64
         The RoPE position of each.
     """
@@ -77,7 +77,7 @@ class KVCache:
     def write(
         self, layer: int, key_TKH: np.ndarray, value_TKH: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Put T keys and values behind the filled part; return all S + T of this layer as views.
+        """Put T keys and values behind the filled part; return all S of this layer as views.
 
         Raises
         ------
@@ -134,8 +134,8 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` positions, to continue from there another way."""
-        if not 0 <= length <= self.length:
-            raise BadRequest("truncate", expected=f"0 to {self.length}", found=length)
+        if type(length) is not int or not 0 <= length <= self.length:
+            raise BadRequest("truncate", expected=f"0 to {self.length}", found=shown(length))
         self.length = length
 
     def _allocate(self, capacity: int) -> None:

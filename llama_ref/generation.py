@@ -22,7 +22,7 @@ from llama_ref.packing import Ids, as_ids
 from llama_ref.sampling import check_parameters, sample
 
 PREFILL_CHUNK = 512
-"""Prompt tokens run at a time: bounds the memory of a long prompt, changes no result."""
+"""Prompt tokens run at a time: bounds the memory of a long prompt, changes only the rounding."""
 
 
 class Token(NamedTuple):
@@ -142,6 +142,7 @@ def _loop(
 
 def _checked_stops(model: Model, stop_ids: Collection[int]) -> frozenset[int]:
     """Return the stop ids, refusing what the model could never produce."""
+    stop_ids = list(stop_ids)
     for token_id in stop_ids:
         whole = isinstance(token_id, int | np.integer) and not isinstance(token_id, bool)
         if not whole or not 0 <= token_id < model.config.vocab_size:

@@ -57,7 +57,7 @@ class Pass:
 
 
 def run_layer(
-    hidden_TD: np.ndarray, layer: Layer, index: int, this: Pass, tap: Tap = no_tap
+    hidden_TD: np.ndarray, layer: Layer, index: int, shared: Pass, tap: Tap = no_tap
 ) -> np.ndarray:
     """Add to the hidden state what attention reads, then what feed-forward makes of it.
 
@@ -77,14 +77,14 @@ def run_layer(
     -------
     ndarray of shape (T, D), dtype of `hidden_TD`
     """
-    attn_norm_TD = rms_norm(hidden_TD, layer.attn_gain_D, eps=this.config.norm_eps)
+    attn_norm_TD = rms_norm(hidden_TD, layer.attn_gain_D, eps=shared.config.norm_eps)
     tap("attn_norm", attn_norm_TD)
-    attn_out_TD = _attention(attn_norm_TD, layer, index, this, tap)
+    attn_out_TD = _attention(attn_norm_TD, layer, index, shared, tap)
     tap("attn_out", attn_out_TD)
     hidden_TD = hidden_TD + attn_out_TD
     tap("ffn_inp", hidden_TD)
 
-    ffn_norm_TD = rms_norm(hidden_TD, layer.ffn_gain_D, eps=this.config.norm_eps)
+    ffn_norm_TD = rms_norm(hidden_TD, layer.ffn_gain_D, eps=shared.config.norm_eps)
     tap("ffn_norm", ffn_norm_TD)
     ffn_out_TD = _feed_forward(ffn_norm_TD, layer, tap)
     tap("ffn_out", ffn_out_TD)
@@ -93,9 +93,9 @@ def run_layer(
     return hidden_TD
 
 
-def _attention(x_TD: np.ndarray, layer: Layer, index: int, this: Pass, tap: Tap) -> np.ndarray:
+def _attention(x_TD: np.ndarray, layer: Layer, index: int, shared: Pass, tap: Tap) -> np.ndarray:
     """Project to heads, turn queries and keys, extend the caches, mix values, project back."""
-    N, K, H = this.config.n_heads, this.config.n_kv_heads, this.config.head_dim
+    N, K, H = shared.config.n_heads, shared.config.n_kv_heads, shared.config.head_dim
     query_TNH = linear(x_TD, layer.w_query_AD).reshape(-1, N, H)
     key_TKH = linear(x_TD, layer.w_key_BD).reshape(-1, K, H)
     value_TKH = linear(x_TD, layer.w_value_BD).reshape(-1, K, H)
@@ -103,38 +103,39 @@ def _attention(x_TD: np.ndarray, layer: Layer, index: int, this: Pass, tap: Tap)
     tap("k", key_TKH)
     tap("v", value_TKH)
 
-    query_TNH, key_TKH = this.rotate(query_TNH), this.rotate(key_TKH)
+    query_TNH, key_TKH = shared.rotate(query_TNH), shared.rotate(key_TKH)
     tap("q_rope", query_TNH)
     tap("k_rope", key_TKH)
 
-    seen = _remembered(index, key_TKH, value_TKH, this.packed)
+    seen = _extend_caches(index, key_TKH, value_TKH, shared.packed)
     if tap is no_tap:
-        ctx_TNH = packed_attention(query_TNH, seen, this.packed.lengths, scaling=this.scaling)
+        ctx_TNH = packed_attention(query_TNH, seen, shared.packed.lengths, scaling=shared.scaling)
     else:
-        ctx_TNH = _tapped_attention(query_TNH, seen, this, tap)
+        ctx_TNH = _tapped_attention(query_TNH, seen, shared, tap)
     tap("ctx", ctx_TNH)
     return linear(ctx_TNH.reshape(-1, N * H), layer.w_out_DA)
 
 
-def _remembered(
+def _extend_caches(
     index: int, key_TKH: np.ndarray, value_TKH: np.ndarray, packed: Packed
 ) -> KeysAndValues:
     """Put each sequence's new keys and values into its cache; return all that each may see."""
-    ends = np.cumsum(packed.lengths)[:-1]
-    new = zip(packed.caches, np.split(key_TKH, ends), np.split(value_TKH, ends), strict=True)
-    return [cache.write(index, own_key_TKH, own_TKH) for cache, own_key_TKH, own_TKH in new]
+    own = zip(packed.caches, packed.split(key_TKH), packed.split(value_TKH), strict=True)
+    return [
+        cache.write(index, own_key_TKH, own_value_TKH) for cache, own_key_TKH, own_value_TKH in own
+    ]
 
 
 def _tapped_attention(
-    query_TNH: np.ndarray, seen: KeysAndValues, this: Pass, tap: Tap
+    query_TNH: np.ndarray, seen: KeysAndValues, shared: Pass, tap: Tap
 ) -> np.ndarray:
     """Attend as `packed_attention` does, in one block per sequence, showing each step."""
     ctx = []
-    for i, own_TNH in enumerate(np.split(query_TNH, np.cumsum(this.packed.lengths)[:-1])):
+    for i, own_TNH in enumerate(shared.packed.split(query_TNH)):
         key_SKH, value_SKH = seen[i]
         which = f"[{i}]" if len(seen) > 1 else ""
-        T, N, S = len(own_TNH), this.config.n_heads, len(key_SKH)
-        scores_KGTS = attention_scores(own_TNH, key_SKH, scaling=this.scaling)
+        T, N, S = len(own_TNH), shared.config.n_heads, len(key_SKH)
+        scores_KGTS = attention_scores(own_TNH, key_SKH, scaling=shared.scaling)
         tap(f"scores{which}", scores_KGTS.reshape(N, T, S))
         probs_KGTS = attention_probs(scores_KGTS)
         tap(f"probs{which}", probs_KGTS.reshape(N, T, S))

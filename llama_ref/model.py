@@ -7,7 +7,8 @@
 
 There is no batch axis. One call takes the T new tokens of one or more sequences packed end to end;
 only attention knows where a sequence ends, and each has its own cache. So a ragged batch needs no
-padding and no padding mask, and a sequence comes out as if it were alone.
+padding and no padding mask, and a sequence comes out as if it were alone, to rounding: the order in
+which BLAS adds depends on T.
 
 Source: Transformer in meta-llama/llama-models, models/llama3/model.py; LlamaModel in transformers.
 """
@@ -77,7 +78,7 @@ class Model:
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
         """Return an empty cache for one sequence; without a capacity it grows as needed."""
-        return KVCache(self.config, self.dtype, capacity, owner=self.weights)
+        return KVCache(self.config, self.dtype, capacity, owner=self)
 
     def logits(self, ids: Ids | Sequence[Ids]) -> np.ndarray | list[np.ndarray]:
         """Return the logits after every token: (T, V), or a list of those for a list of sequences.
@@ -161,7 +162,7 @@ class Model:
         The weights are read once for all. Taps hold the packed tokens; scores and probabilities
         exist once per sequence and carry its number, `L00.scores[1]`, when there are several.
         """
-        packed = pack(self.config, self.weights, ids, caches, positions)
+        packed = pack(self.config, self, ids, caches, positions)
         rows_R, kept = packed.last_rows(last)
         with np.errstate(all="ignore"):  # what overflows becomes non-finite, and that is checked
             hidden_TD = self._embed(packed, tap)
@@ -183,9 +184,9 @@ class Model:
         table_dtype = self.lineage.rope_dtype(self.dtype)
         cos_TP, sin_TP = rope_table(packed.position_T, self.frequency_P, dtype=table_dtype)
         rotate = partial(ROTATE[self.weights.pairing], cos_TP=cos_TP, sin_TP=sin_TP)
-        this = Pass(self.config, packed, rotate, self.lineage.score_scaling)
+        shared = Pass(self.config, packed, rotate, self.lineage.score_scaling)
         for index, layer in enumerate(self.weights.layers):
-            run = partial(run_layer, hidden_TD, layer, index, this)
+            run = partial(run_layer, hidden_TD, layer, index, shared)
             hidden_TD = run(of_layer(tap, index))
             if not np.isfinite(hidden_TD).all():
                 self._explain(index, partial(run, of_layer(alarm, index)))

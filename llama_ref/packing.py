@@ -41,10 +41,13 @@ class Packed:
     lengths: list[int]
     caches: list[KVCache]
 
+    def split(self, packed: np.ndarray) -> list[np.ndarray]:
+        """Cut an array whose first axis is that of the tokens into those of the sequences."""
+        return np.split(packed, np.cumsum(self.lengths)[:-1])
+
     def advance(self) -> None:
         """Count the tokens into their caches: the pass is done."""
-        ends = np.cumsum(self.lengths)[:-1]
-        for cache, position_T in zip(self.caches, np.split(self.position_T, ends), strict=True):
+        for cache, position_T in zip(self.caches, self.split(self.position_T), strict=True):
             cache.advance(position_T)
 
     def last_rows(self, last: int | None) -> tuple[np.ndarray, list[int]]:
@@ -67,7 +70,8 @@ class Packed:
 def is_batch(ids: Ids | Sequence[Ids]) -> bool:
     """Tell a list of sequences from one sequence of ids."""
     return (
-        not isinstance(ids, np.ndarray)
+        isinstance(ids, Sequence)
+        and not isinstance(ids, str)
         and len(ids) > 0
         and all(isinstance(item, Sequence | np.ndarray) for item in ids)
     )
@@ -86,7 +90,7 @@ def pack(
     ----------
     config : Config
     owner : object
-        The weights that every cache must have been made for.
+        The model that every cache must have been made for.
     ids : sequence of one-dimensional sequences of int
     caches : sequence of KVCache
         One per sequence; each gets room for its new tokens here.
@@ -98,9 +102,12 @@ def pack(
     BadRequest, LimitExceeded
         See `Model.forward`.
     """
-    if len(caches) != len(ids) or len({id(cache) for cache in caches}) != len(caches):
+    if len(ids) == 0:
+        raise BadRequest("sequences", expected="one or more", found="none")
+    n_distinct = len({id(cache) for cache in caches})
+    if not len(ids) == len(caches) == n_distinct:
         raise BadRequest(
-            "caches", expected=f"one of its own for each of {len(ids)} sequences", found=len(caches)
+            "caches", expected=f"one of its own for each of {len(ids)} sequences", found=n_distinct
         )
     arrays = [as_ids(sequence) for sequence in ids]
     given = [None] * len(ids) if positions is None else [as_ids(p, "positions") for p in positions]
@@ -108,11 +115,11 @@ def pack(
         raise BadRequest("positions", expected=f"{len(ids)} sequences", found=len(given))
     for ids_T, cache in zip(arrays, caches, strict=True):
         check_ids(ids_T, config.vocab_size)
-        if cache.owner is not owner:
+        if not isinstance(cache, KVCache) or cache.owner is not owner:
             raise BadRequest(
                 "KVCache",
                 expected="one made by this model's new_cache()",
-                found="a cache of another model",
+                found="a cache of another model" if isinstance(cache, KVCache) else shown(cache),
             )
         cache.make_room(len(ids_T))
     places = [

@@ -8,6 +8,8 @@ import pytest
 
 from llama_ref.cache import KVCache
 from llama_ref.errors import BadRequest, LimitExceeded, NonFiniteError
+from llama_ref.model import Model
+from llama_ref.numerics import BFLOAT16
 from llama_ref.ops.attention import attention, over_root_width
 from llama_ref.ops.linear import linear
 from llama_ref.ops.softmax import softmax
@@ -78,15 +80,32 @@ def test_full_cache_overwrites_nothing():
 
 
 def test_cache_of_another_model_is_refused():
-    """B11-168: a cache belongs to the weights it was made for, even where all sizes agree."""
+    """B11-168: a cache belongs to the model it was made for, even where all sizes agree."""
     other = tiny_model(seed=1)
     with pytest.raises(BadRequest, match="another model"):
         MODEL.forward([1], other.new_cache())
+    in_16_bits = Model(MODEL.config, MODEL.weights, MODEL.lineage, BFLOAT16)
+    with pytest.raises(BadRequest, match="another model"):
+        MODEL.forward([1], in_16_bits.new_cache())
+    with pytest.raises(BadRequest, match="found None"):
+        MODEL.forward([1], None)
     with pytest.raises(BadRequest, match="2 sequences"):
         MODEL.forward_packed([[1], [2]], [MODEL.new_cache()])
     twice = MODEL.new_cache()
-    with pytest.raises(BadRequest, match="one of its own"):
+    with pytest.raises(BadRequest, match="one of its own for each of 2 sequences, found 1"):
         MODEL.forward_packed([[1], [2]], [twice, twice])
+    with pytest.raises(BadRequest, match="sequences: expected one or more"):
+        MODEL.forward_packed([], [])
+
+
+@pytest.mark.parametrize("length", [-1, 4, 1.0, True])
+def test_a_cache_forgets_a_whole_number_of_positions(length):
+    """A length to truncate to is an integer, no longer than what is filled."""
+    cache = MODEL.new_cache()
+    MODEL.forward([1, 2, 3], cache)
+    with pytest.raises(BadRequest, match="truncate: expected 0 to 3"):
+        cache.truncate(length)
+    assert cache.length == 3
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,13 @@ def test_bad_arguments_are_refused_before_anything_runs(arguments, says):
         lr.generate(MODEL, PROMPT, **arguments)
 
 
+def test_stop_ids_may_come_from_a_generator():
+    """Stop ids that can be read only once are heeded as well as checked."""
+    every_id = (token_id for token_id in range(MODEL.config.vocab_size))
+    tokens = list(lr.generate(MODEL, PROMPT, max_tokens=3, stop_ids=every_id))
+    assert [token.finish_reason for token in tokens] == ["stop"]
+
+
 def test_text_without_a_tokenizer_is_refused():
     """A model loaded without a tokenizer takes ids only, and says so."""
     with pytest.raises(BadRequest, match="without a tokenizer"):
