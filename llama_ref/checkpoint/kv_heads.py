@@ -15,6 +15,7 @@ import numpy as np
 
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.errors import BadFile, BadRequest
+from llama_ref.numerics import rows_of
 
 KEY_OR_VALUE = (".attention.wk.weight", ".attention.wv.weight")
 
@@ -65,7 +66,7 @@ class DistinctHeads:
         """
         if not 0 <= lo <= hi <= self.shape[0]:
             raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
-        pieces = [_rows(self.stored, 0, 0)]
+        pieces = [rows_of(self.stored, 0, 0)]
         while lo < hi:
             head, row = divmod(lo, self.head_dim)
             n = min(hi - lo, self.head_dim - row)
@@ -76,7 +77,7 @@ class DistinctHeads:
     def _rows_of_head(self, head: int, row: int, n: int) -> np.ndarray:
         """Return n rows of one head."""
         starts = [(head * self.copies + i) * self.head_dim + row for i in range(self.copies)]
-        first, *others = (_rows(self.stored, start, start + n) for start in starts)
+        first, *others = (rows_of(self.stored, start, start + n) for start in starts)
         if any(first.tobytes() != other.tobytes() for other in others):
             raise BadFile(
                 f"tensor {self.name}",
@@ -111,8 +112,8 @@ def with_distinct_kv_heads(checkpoint: Checkpoint, n_kv_heads: int, head_dim: in
     Returns
     -------
     Checkpoint
-        The same one if nothing is stored twice. Otherwise wk and wv are views that compare the
-        copies whenever rows are read, which is the only time both are in memory.
+        The same tensors, but for each wk and wv that is stored more than once: a view that
+        compares the copies whenever rows are read, which is the only time both are in memory.
 
     Raises
     ------
@@ -125,8 +126,8 @@ def with_distinct_kv_heads(checkpoint: Checkpoint, n_kv_heads: int, head_dim: in
         raise BadRequest("key/value heads", expected="at least 1", found=(n_kv_heads, head_dim))
     tensors = dict(checkpoint)
     for name, tensor in checkpoint.items():
-        if not name.endswith(KEY_OR_VALUE):
-            continue
+        if not name.endswith(KEY_OR_VALUE) or len(tensor.shape) != 2:
+            continue  # what is no matrix is refused where every shape is checked
         copies, rest = divmod(tensor.shape[0], n_kv_heads * head_dim)
         if rest or not copies:
             raise BadFile(
@@ -138,8 +139,3 @@ def with_distinct_kv_heads(checkpoint: Checkpoint, n_kv_heads: int, head_dim: in
         if copies > 1:
             tensors[name] = DistinctHeads(tensor, copies, head_dim, name)
     return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)
-
-
-def _rows(tensor: Tensor, lo: int, hi: int) -> np.ndarray:
-    """Read rows of an array or a Matrix."""
-    return tensor[lo:hi] if isinstance(tensor, np.ndarray) else tensor.rows(lo, hi)

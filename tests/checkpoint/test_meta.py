@@ -269,6 +269,16 @@ def test_heads_stored_twice_can_be_read_once(tmp_path, n):
             assert matrix.rows(lo, hi).shape == (hi - lo, D)
 
 
+@pytest.mark.parametrize("shape", [(), (8,), (8, 8, 2)], ids=str)
+def test_keys_that_are_no_matrix_pass_the_view(tmp_path, shape):
+    """A key tensor of another rank is left as it is, for the check of all shapes to refuse."""
+    name = "layers.0.attention.wk.weight"
+    stored = whole_model() | {name: np.ones(shape, ml_dtypes.bfloat16)}
+    checkpoint = open_meta(written(tmp_path, [stored]))
+    same = with_distinct_kv_heads(checkpoint, n_kv_heads=K, head_dim=H)
+    assert same[name] is checkpoint[name]
+
+
 def test_copies_that_differ_are_found_when_read(tmp_path):
     """Two heads that are not the same are not one head, whatever the count says."""
     stored = head_twice(whole_model())
