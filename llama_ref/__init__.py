@@ -12,8 +12,8 @@ Reading order, from text to text:
     tokenizer/  bpe.py          text -> ids
     config/                     the blueprint
     checkpoint/  weights.py     files -> matrices
-    ops/                        embed, rms_norm, linear, rope, attention, swiglu: one op, one file
-    cache.py  model.py          ids -> hidden -> logits
+    numerics.py  ops/           embed, rms_norm, linear, rope, attention, swiglu: one op, one file
+    cache.py layer.py model.py  ids -> hidden -> logits
     sampling.py generation.py   logits -> ids -> text
 
 Every array of known rank ends in its axes, `hidden_TD`. The key:
@@ -62,7 +62,7 @@ __getattr__ = names_of(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})
 
 
 if TYPE_CHECKING:

@@ -1,14 +1,15 @@
 """Floating-point formats: which dtype arithmetic is done in, and how results are rounded back.
 
-Every op follows one rule. Operands are *widened* (float64 stays float64, every other float becomes
-float32), the arithmetic runs there, and the result is *rounded* once to the dtype of the
+Every step follows one rule. Operands are *widened* (float64 stays float64, every other float
+becomes float32), the arithmetic runs there, and the result is *rounded* once to the dtype of the
 activations, to nearest, ties to even:
 
     y = round_to(f(widen(x)), x.dtype)
 
-NumPy has no bfloat16; `ml_dtypes` supplies it as a dtype. Two traps of that dtype are why nothing
-here ever computes in it directly: sums saturate (adding up a thousand ones gives 256), and a matrix
-product leaves bfloat16 for float32 or raises, depending on the function called.
+NumPy has no bfloat16; `ml_dtypes` supplies it as a dtype. Single additions and products of that
+dtype follow the rule by themselves, and `rope` and the residual sums use them. Never a sum over an
+axis, which is rounded at every addition (a thousand ones add up to 256), nor a matrix product,
+which gives bfloat16, gives float32 or raises, depending on the function called.
 """
 
 from __future__ import annotations

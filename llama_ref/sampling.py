@@ -10,8 +10,8 @@ Randomness has no state. Token number `step` (from 0) of a request is drawn with
 
     u = (first 64-bit word of Philox4x64-10(key = seed, counter = step + 1) >> 11) * 2^-53
 
-and is the first id, in the order of ids, at which the cumulative probability exceeds u. So a seed
-gives one text, however its request was batched or interrupted.
+and is the first id, in the order of ids, at which the cumulative probability exceeds u times the
+sum of all. So a request draws with the same numbers, however it was batched or interrupted.
 
 Source: Holtzman et al. 2020, arXiv:1904.09751; Salmon et al. 2011, "Parallel random numbers: as
 easy as 1, 2, 3"; v1/sample/ops/topk_topp_sampler.py in vllm-project/vllm.
@@ -120,7 +120,7 @@ def keep_top_p(logits_V: np.ndarray, top_p: float) -> np.ndarray:
 
 
 def draw(probs_V: np.ndarray, u: float) -> int:
-    """Return the first id at which the cumulative probability exceeds `u`.
+    """Return the first id at which the cumulative probability exceeds `u` times the sum of all.
 
     Examples
     --------
@@ -129,6 +129,7 @@ def draw(probs_V: np.ndarray, u: float) -> int:
     """
     cumulative_V = np.cumsum(probs_V, dtype=np.float64)
     chosen = np.searchsorted(cumulative_V, u * cumulative_V[-1], side="right")
+    # The product may round up to the sum, which no cumulative probability exceeds.
     return int(min(chosen, np.flatnonzero(probs_V)[-1]))
 
 

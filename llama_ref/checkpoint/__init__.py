@@ -1,9 +1,12 @@
 """Checkpoints on disk: name -> mapped tensor; what is malformed is refused.
 
 stored.py         what an opened checkpoint is
-safetensors.py    one file of the HF layout           hf.py     a folder of them
-pth.py            one file of Meta's layout           meta.py   a folder of them
-write.py          an HF folder from tensors           staging.py  whole or not at all
+safetensors.py    one file of the HF layout       hf.py        a folder of them
+pth.py            one file of Meta's layout       meta.py      a folder of them
+                  torch_zip.py and zip_directory.py its archive, symbolic_pickle.py,
+                  pickle_stack.py and torch_objects.py its pickle, strided.py its tensors
+sharded.py        a matrix cut over files         kv_heads.py  heads that are stored twice
+write.py          an HF folder from tensors       staging.py   whole or not at all
 synthetic.py      every tensor of a blueprint, by formula
 """
 
@@ -24,7 +27,7 @@ __getattr__ = names_of(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})
 
 
 if TYPE_CHECKING:

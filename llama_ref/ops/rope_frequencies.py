@@ -4,10 +4,10 @@
 
 Pair 0 turns once in 2*pi positions; with theta = 500,000 and H = 128 the last pair needs 2.6
 million. Llama 3.1 was trained on 8,192 positions and stretched to 131,072 by slowing down the pairs
-too slow to have turned in training, and only those. With wavelength w = 2*pi/f:
+that had turned less than a few times in training, and only those. With wavelength w = 2*pi/f:
 
-    w < original/high            f               turned at least `high` (4) times: kept
-    w > original/low             f / factor      never turned `low` (1) times: slowed
+    w < original/high            f               turned more than `high` (4) times: kept
+    w > original/low             f / factor      turned less than `low` (1) times: slowed
     between                      (1-s) f/factor + s f,    s = (original/w - low) / (high - low)
 
 The rescaling holds at *every* position, not only beyond 8,192. The factor is 8 in Llama 3.1 and 3.3
