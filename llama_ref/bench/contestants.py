@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_ref.bench.limits import machine
 from llama_ref.checkpoint.synthetic import token_ids
 
 Step = Callable[[list[int]], int]
@@ -84,7 +85,12 @@ def llama_cpp(path: Path, threads: int) -> tuple[int, Callable[[], Step]]:
     return n_vocab, start
 
 
-CONTESTANTS = {"llama_ref": llama_ref, "transformers": transformers, "llama.cpp": llama_cpp}
+CONTESTANTS = {
+    "llama_ref": llama_ref,
+    "machine": machine,
+    "transformers": transformers,
+    "llama.cpp": llama_cpp,
+}
 
 
 def main(name: str, path: str, threads: str) -> None:

@@ -1,53 +1,59 @@
 """The two limits no program on this machine passes: bytes over bandwidth, flops over BLAS.
 
 Decoding one token reads every weight once and uses it once, so memory sets its limit. A prompt uses
-each weight many times, so arithmetic does. Both are measured here, with the threads at hand:
+each weight many times, so arithmetic does:
 
-    tokens/s decoding  <=  bandwidth / bytes of the matrices
-    tokens/s prompt    <=  BLAS flop/s / flops per token
+    decoding   tokens/s  <=  bytes/s of memory / bytes of the matrices
+    prompt     tokens/s  <=  flop/s of BLAS / flops per token
+
+Both are measured by a contestant of the race, `machine`, turn by turn with the others: on a shared
+machine a limit taken a minute ago is not the limit now.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-READ_BYTES = 2**30
+from llama_ref.config import Config
+
 SIDE = 2048
+READ_BYTES = 2**28
 
 
-class Limits(NamedTuple):
-    """What the machine can do.
+def machine(path: Path, threads: int) -> tuple[int, Callable[[], Callable[[list[int]], int]]]:
+    """Return a contestant whose prompt is one matrix product, and whose token is 256 MiB read.
 
-    Attributes
-    ----------
-    bytes_per_second : float
-        Reading memory, all threads together.
-    flops_per_second : float
-        float32 matrix products of BLAS, all threads together.
+    Nothing tried reads memory faster than the matrix-vector product of BLAS.
     """
-
-    bytes_per_second: float
-    flops_per_second: float
-
-
-def measure_limits(rounds: int = 5) -> Limits:
-    """Measure both limits, the best of several rounds each."""
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = np.ones(READ_BYTES // 4, np.float32)
-    parts = np.array_split(memory, n_threads or 1)
     a, b = np.ones((2, SIDE, SIDE), np.float32)
-    with ThreadPoolExecutor(n_threads) as pool:
-        reading = min(_seconds(lambda: list(pool.map(np.max, parts))) for _ in range(rounds))
-    multiplying = min(_seconds(lambda: a @ b) for _ in range(rounds))
-    return Limits(memory.nbytes / reading, 2 * SIDE**3 / multiplying)
+    memory = np.ones((READ_BYTES // 4 // SIDE, SIDE), np.float32)
+
+    def step(ids: list[int]) -> int:
+        return int((a @ b if len(ids) > 1 else memory @ a[0])[0].max())
+
+    return 2, lambda: step
 
 
-def _seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def limits(config: Config, n_prompt: int) -> dict[str, float]:
+    """Return the limits in tokens per second for each unit of the contestant `machine`.
+
+    Parameters
+    ----------
+    config : Config
+    n_prompt : int
+        Tokens of the prompt; of the output head only the last one needs a row.
+
+    Returns
+    -------
+    dict with "prefill" and "decode"
+        To be multiplied with the tokens per second of `machine`'s turns.
+    """
+    head = 2 * config.vocab_size * config.d_model
+    prompt_flops = n_prompt * (config.flops_per_token(n_prompt // 2) - head) + head
+    return {
+        "prefill": 2 * SIDE**3 / prompt_flops,
+        "decode": READ_BYTES / (4 * config.n_matrix_params),
+    }

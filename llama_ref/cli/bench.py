@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from llama_ref.bench.gguf_file import write_gguf
-from llama_ref.bench.limits import Limits, measure_limits
+from llama_ref.bench.limits import READ_BYTES, SIDE, limits
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.checkpoint import synthetic, write_hf
@@ -36,6 +36,7 @@ EXAMPLE = """\
   llama-ref bench --layers 2
   llama-ref bench --peers transformers,llama.cpp --keep bench-1b"""
 
+WHAT = Turn._fields  # prefill, decode
 PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 
 
@@ -64,12 +65,11 @@ def run(options: argparse.Namespace) -> int:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
-        entries = {"llama_ref": folder} | dict.fromkeys(peers, folder)
+        entries = dict.fromkeys(["llama_ref", "machine", *peers], folder)
         if "llama.cpp" in entries:
             entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
         _, config = open_checkpoint(folder)
-        with Progress("measuring the machine"):
-            limits = measure_limits()
+        with Progress("measuring the start"):
             startup = measure_startup(folder)
         with Progress("racing"):
             turns = race(
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
                 rounds=options.rounds,
                 threads=options.threads,
             )
-    figures = _figures(config, limits, startup, turns, options)
+    figures = _figures(config, startup, turns, options)
     if options.json:
         print_json(figures)
     else:
@@ -108,43 +108,37 @@ def _gguf(folder: Path, where: Path) -> Path:
 
 
 def _figures(
-    config: Config,
-    limits: Limits,
-    startup: Startup,
-    turns: dict[str, list[Turn]],
-    options: argparse.Namespace,
+    config: Config, startup: Startup, turns: dict[str, list[Turn]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return everything measured, with the two limits as tokens per second."""
-    ours = turns["llama_ref"]
-    bounds = {
-        "prefill": limits.flops_per_second / _prompt_flops(config, options.prompt),
-        "decode": limits.bytes_per_second / (4 * config.n_matrix_params),
-    }
+    """Return everything measured; a fraction and a ratio are medians over the turns."""
+    machine, ours = turns.pop("machine"), turns["llama_ref"]
+    factors = limits(config, options.prompt)
+    bounds = [Turn(*(factors[what] * getattr(turn, what) for what in WHAT)) for turn in machine]
     return {
         "startup": startup._asdict(),
-        "machine": limits._asdict() | {"threads": options.threads},
-        "limit_tokens_per_second": bounds,
-        "tokens_per_second": {
-            name: {what: median(getattr(turn, what) for turn in rows) for what in bounds}
-            for name, rows in turns.items()
+        "threads": options.threads,
+        "flops_per_second": 2 * SIDE**3 * median(t.prefill for t in machine) / options.prompt,
+        "bytes_per_second": READ_BYTES * median(t.decode for t in machine),
+        "limit_tokens_per_second": _medians(bounds),
+        "tokens_per_second": {name: _medians(rows) for name, rows in turns.items()},
+        "fraction_of_limit": {
+            name: {what: ratio(rows, bounds, what) for what in WHAT} for name, rows in turns.items()
         },
         "ratio_to": {
-            name: {what: ratio(ours, rows, what) for what in bounds}
+            name: {what: ratio(ours, rows, what) for what in WHAT}
             for name, rows in turns.items()
             if name != "llama_ref"
         },
     }
 
 
-def _prompt_flops(config: Config, n_prompt: int) -> float:
-    """Return the operations per token of a prompt, of which only the last meets the head."""
-    head = 2 * config.vocab_size * config.d_model
-    return config.flops_per_token(n_prompt // 2) - head * (1 - 1 / n_prompt)
+def _medians(turns: list[Turn]) -> dict[str, float]:
+    return {what: median(getattr(turn, what) for turn in turns) for what in WHAT}
 
 
 def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace) -> None:
     paint = Paint(sys.stdout)
-    startup, machine = figures["startup"], figures["machine"]
+    startup = figures["startup"]
     print(paint("bold", f"{config.n_params:,} parameters, float32, {options.threads} threads"))
     rows = [
         ("import", f"{1e3 * startup['import_seconds']:.0f} ms beyond NumPy"),
@@ -155,21 +149,26 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
         ),
         (
             "machine",
-            f"reads {machine['bytes_per_second'] / 1e9:.1f} GB/s, "
-            f"multiplies {machine['flops_per_second'] / 1e9:.0f} GFLOP/s",
+            f"reads {figures['bytes_per_second'] / 1e9:.1f} GB/s, "
+            f"multiplies {figures['flops_per_second'] / 1e9:.0f} GFLOP/s",
         ),
     ]
     print_lines(table(rows, "<<"), indent="  ")
     print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
-    speeds = [("", "prompt", "of limit", "decode", "of limit")]
+    speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]
     for name, speed in figures["tokens_per_second"].items():
-        row = [name]
-        for what, bound in figures["limit_tokens_per_second"].items():
-            row += [f"{speed[what]:.1f}", f"{speed[what] / bound:.0%}"]
-        speeds.append(tuple(row))
-    bounds = figures["limit_tokens_per_second"]
-    speeds.append(("limit", f"{bounds['prefill']:.1f}", "", f"{bounds['decode']:.1f}", ""))
+        speeds.append(_row(name, speed, figures["fraction_of_limit"][name]))
+    speeds.append(_row("limit", figures["limit_tokens_per_second"], {}))
     for name, ratios in figures["ratio_to"].items():
-        row = [f"ours / {name}", f"{ratios['prefill']:.2f}", "", f"{ratios['decode']:.2f}", ""]
-        speeds.append(tuple(row))
+        speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
     print_lines(table(speeds, "<>>>>"), indent="  ")
+
+
+def _row(
+    name: str, values: dict[str, float], fractions: dict[str, float], digits: int = 1
+) -> tuple[str, ...]:
+    cells = [name]
+    for what in WHAT:
+        fraction = f"{fractions[what]:.0%}" if fractions else ""
+        cells += [f"{values[what]:.{digits}f}", fraction]
+    return tuple(cells)

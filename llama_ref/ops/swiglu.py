@@ -40,8 +40,10 @@ def swiglu(gate_TF: np.ndarray, up_TF: np.ndarray) -> np.ndarray:
     """
     wide_TF = widen(gate_TF)
     with np.errstate(over="ignore", under="ignore"):  # exp(1e9) is inf, and g / inf is the right 0
-        silu_TF = np.exp(-wide_TF)
+        silu_TF = np.negative(wide_TF)
+        np.exp(silu_TF, out=silu_TF)
         silu_TF += 1
         np.divide(wide_TF, silu_TF, out=silu_TF)
         silu_TF = widen(round_to(silu_TF, gate_TF.dtype))
-        return round_to(silu_TF * widen(up_TF), gate_TF.dtype)
+        silu_TF *= widen(up_TF)
+        return round_to(silu_TF, gate_TF.dtype)

@@ -1,0 +1,68 @@
+"""`llama-ref bench` on a small checkpoint: real processes, real clocks, figures that add up."""
+
+import json
+
+import pytest
+
+from llama_ref.__main__ import main
+from llama_ref.bench.limits import limits
+from llama_ref.bench.race import Turn, ratio
+from llama_ref.cli.demo_checkpoint import write_demo
+from llama_ref.config import preset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_demo(tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+def test_every_figure_is_there_and_positive(folder, capsys):
+    """One short round on a tiny model gives startup, limits, speeds and fractions."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1", "--json"]
+    assert main(["bench", str(folder), *words]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["startup"]["import_seconds"] > 0
+    assert 0 < figures["startup"]["open_seconds"] < 10
+    for part in ("limit_tokens_per_second", "bytes_per_second", "flops_per_second"):
+        values = figures[part].values() if isinstance(figures[part], dict) else [figures[part]]
+        assert all(value > 0 for value in values)
+    assert set(figures["tokens_per_second"]) == {"llama_ref"}
+    assert 0 < figures["fraction_of_limit"]["llama_ref"]["decode"] < 1
+    assert figures["ratio_to"] == {}
+
+
+def test_page_fits_eighty_columns(folder, capsys):
+    """The printed page names the limit and stays within a terminal."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]
+    assert main(["bench", str(folder), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.strip().startswith("limit") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_unknown_peers_are_refused(folder, capsys):
+    """A peer that does not exist is named before anything is measured."""
+    assert main(["bench", str(folder), "--peers", "candle"]) == 2
+    assert "candle" in capsys.readouterr().err
+
+
+def test_a_contestant_that_cannot_start_is_an_error_with_its_last_words(folder, capsys):
+    """A path that is no checkpoint ends the race with the reason, not with a hang."""
+    (folder / "config.json").unlink()
+    assert main(["bench", str(folder), "--rounds", "1"]) == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_ratio_is_the_median_over_turns():
+    """Each turn is compared with the other's turn of the same round."""
+    ours = [Turn(10, 1), Turn(30, 1), Turn(20, 1)]
+    theirs = [Turn(10, 2), Turn(10, 2), Turn(10, 2)]
+    assert ratio(ours, theirs, "prefill") == 2
+    assert ratio(ours, theirs, "decode") == 0.5
+
+
+def test_limits_follow_from_the_published_sizes():
+    """A 1B model of 4.94 GB, at 27 GB/s, can decode no more than 5.46 tokens a second."""
+    factor = limits(preset("llama-3.2-1b"), 128)["decode"]  # tokens per 256 MiB read
+    assert factor * 27e9 / 2**28 == pytest.approx(27 / 4.943, rel=1e-3)
