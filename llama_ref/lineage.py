@@ -1,7 +1,8 @@
 """Two lineages: the few places where Meta's code and transformers round differently.
 
-Both compute the same mathematics, and in float64 they agree to the last digits. In bfloat16 they do
-not, and a backend agrees with one of them:
+Both compute the same mathematics, and in float64 they agree to the last digits. (Here RoPE's angles
+are float64 then; in the released codes they are float32 at all times.) In bfloat16 they do not, and
+a backend agrees with one of them:
 
                        meta                          hf
     cos/sin table      float32                       rounded to the activations' dtype
