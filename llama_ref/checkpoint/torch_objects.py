@@ -123,7 +123,7 @@ def known_name(module: str, name: str, place: Place) -> Name:
 
 def kind(value: object) -> str:
     """Say what a value is, without repeating a long or nested one."""
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, int | str):
         return shown(value)
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"

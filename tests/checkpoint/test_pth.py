@@ -156,6 +156,18 @@ def test_damage_to_a_storage_is_found_by_checking_storages(tmp_path):
         check_storages(path)
 
 
+def test_large_storages_are_checked_to_the_last_byte(tmp_path):
+    """40 MB are read piece by piece; damage in the last byte of the last piece is found."""
+    path = write_pth(tmp_path / "x.pth", {"w": np.arange(10**7, dtype=np.float32)})
+    check_storages(path)
+    at = open_pth(path)["w"].nbytes
+    data = path.read_bytes()
+    last = data.index(np.float32(10**7 - 1).tobytes(), at) + 3
+    path.write_bytes(patched(data, last, "B", data[last] ^ 128))
+    with pytest.raises(BadFile, match="CRC of member 'archive/data/0'"):
+        check_storages(path)
+
+
 def test_a_file_without_crcs_is_told_from_a_damaged_one(tmp_path):
     """Torch can be told to write no CRC; the message says what to do."""
     data = archive(simple_members())

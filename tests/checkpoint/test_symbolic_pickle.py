@@ -250,6 +250,20 @@ MALFORMED = {
         state_dict({"w": PARAMETER + many(storage(), FALSE, ORDERED_DICT) + REDUCE}),
         "arguments of a name: .*found a tuple of 3",
     ),
+    "B5-90 parameter with a tensor's arguments": (
+        state_dict(
+            {
+                "w": PARAMETER
+                + many(storage(), integer(0), SHAPE, STRIDES, FALSE, ORDERED_DICT)
+                + REDUCE
+            }
+        ),
+        "arguments of a name: .*found a tuple of 6",
+    ),
+    "B5-90 tensor with a parameter's arguments": (
+        rebuild(TENSOR, FALSE, ORDERED_DICT),
+        "arguments of a name: .*found a tuple of 3",
+    ),
     "B5-90 ordered dict with pairs": (
         state_dict({"w": name("collections", "OrderedDict") + many(EMPTY_TUPLE) + REDUCE}),
         "arguments of a name: .*found a tuple of 1",
@@ -296,6 +310,22 @@ MALFORMED = {
     "B5-92 key twice, one by one": (
         PROTO + EMPTY_DICT + (text("w") + TENSOR + SETITEM) * 2 + STOP,
         "key 'w': expected once, found twice",
+    ),
+    "B6-110 BUILD of a plain dict": (
+        state_dict({"w": TENSOR}, start=EMPTY_DICT)[:-1] + METADATA + STOP,
+        "attributes: expected only _metadata, and of a state dict",
+    ),
+    "B6-110 BUILD of another attribute": (
+        GOOD[:-1] + METADATA.replace(b"_metadata", b"__class__") + STOP,
+        "attributes: expected only _metadata, and of a state dict",
+    ),
+    "B6-110 BUILD of one attribute more": (
+        GOOD[:-1] + METADATA[:-1] + text("x") + integer(0) + SETITEM + BUILD + STOP,
+        "attributes: expected only _metadata, and of a state dict, found a dict of 2",
+    ),
+    "B6-110 BUILD with a tuple": (
+        GOOD[:-1] + many(EMPTY_DICT, EMPTY_DICT) + BUILD + STOP,
+        "attributes: expected only _metadata, and of a state dict, found a tuple of 2",
     ),
     "B6-113 empty program": (
         b"",
