@@ -16,7 +16,7 @@ import os
 import numpy as np
 
 from llama_ref.config import Config
-from llama_ref.errors import BadRequest, LimitExceeded, shown
+from llama_ref.errors import BadRequest, LimitExceeded, is_whole, shown
 
 FIRST_CAPACITY = 256
 """Positions a cache of no stated capacity begins with; it doubles from there."""
@@ -134,13 +134,13 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` positions, to continue from there another way."""
-        if type(length) is not int or not 0 <= length <= self.length:
+        if not is_whole(length, 0, self.length):
             raise BadRequest("truncate", expected=f"0 to {self.length}", found=shown(length))
         self.length = length
 
     def _allocate(self, capacity: int) -> None:
         shape = (self.config.n_layers, capacity, self.config.n_kv_heads, self.config.head_dim)
-        if type(capacity) is not int or not 0 < capacity <= self.config.context_length:
+        if not is_whole(capacity, 1, self.config.context_length):
             raise LimitExceeded(
                 "KVCache capacity",
                 expected=f"1 to the context length {self.config.context_length}",

@@ -15,6 +15,7 @@ so that a program need not parse the sentence.
 
 from __future__ import annotations
 
+import operator
 import os
 
 LONGEST_QUOTE = 200
@@ -91,6 +92,23 @@ class CompareError(LlamaRefError):
 
 class UnknownFileWarning(UserWarning):
     """A file is well formed, but not the published one that its shape says it is."""
+
+
+def is_whole(value: object, low: int, high: int | None = None) -> bool:
+    """Tell whether an argument is an integer, Python's or NumPy's, from `low` to `high`.
+
+    Examples
+    --------
+    >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)      # 3.0 is not 3, and True is not 1
+    (True, False, False)
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return False
+    try:
+        whole = operator.index(value)
+    except TypeError:  # an array of more than one element
+        return False
+    return low <= whole and (high is None or whole <= high)
 
 
 def shown(foreign: object) -> str:

@@ -9,15 +9,16 @@ The loop is an iterator. Who consumes it decides how long it runs: leaving it, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from llama_ref.cache import KVCache
-from llama_ref.errors import BadRequest, LimitExceeded, shown
+from llama_ref.errors import BadRequest, LimitExceeded, is_whole, shown
 from llama_ref.model import Model
+from llama_ref.ops.embed import check_ids
 from llama_ref.packing import Ids, as_ids
 from llama_ref.sampling import check_parameters, sample
 
@@ -81,9 +82,10 @@ def generate(
         If the prompt leaves no room in the context.
     """
     check_parameters(temperature, top_k, top_p, seed)
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
+    if not is_whole(max_tokens, 1):
         raise BadRequest("max_tokens", expected="an integer, at least 1", found=shown(max_tokens))
     ids_T = as_ids(_encode(model, prompt) if isinstance(prompt, str) else prompt)
+    check_ids(ids_T, model.config.vocab_size)
     if len(ids_T) > model.config.context_length:
         raise LimitExceeded(
             "prompt",
@@ -142,14 +144,14 @@ def _loop(
 
 def _checked_stops(model: Model, stop_ids: Collection[int]) -> frozenset[int]:
     """Return the stop ids, refusing what the model could never produce."""
-    stop_ids = list(stop_ids)
-    for token_id in stop_ids:
-        whole = isinstance(token_id, int | np.integer) and not isinstance(token_id, bool)
-        if not whole or not 0 <= token_id < model.config.vocab_size:
-            raise BadRequest(
-                "stop_ids", expected=f"ids below {model.config.vocab_size}", found=shown(token_id)
-            )
-    return frozenset(stop_ids)
+    if not isinstance(stop_ids, Iterable):
+        raise BadRequest("stop_ids", expected="a collection of ids", found=shown(stop_ids))
+    ids = list(stop_ids)
+    highest = model.config.vocab_size - 1
+    for token_id in ids:
+        if not is_whole(token_id, 0, highest):
+            raise BadRequest("stop_ids", expected=f"ids from 0 to {highest}", found=shown(token_id))
+    return frozenset(map(int, ids))
 
 
 def _encode(model: Model, text: str) -> list[int]:

@@ -70,7 +70,15 @@ def dtype_named(name: str) -> np.dtype:
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the dtype that arithmetic on `dtype` is done in: float64 for float64, else float32."""
+    """Return the dtype that arithmetic on `dtype` is done in: float64 for float64, else float32.
+
+    Raises
+    ------
+    BadRequest
+        If `dtype` is no float: results would be rounded to integers without a word.
+    """
+    if np.dtype(dtype).kind in "iub":
+        raise BadRequest("dtype of an array", expected="floating", found=str(dtype))
     return np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
 
 

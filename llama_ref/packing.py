@@ -17,7 +17,7 @@ import numpy as np
 
 from llama_ref.cache import KVCache
 from llama_ref.config import Config
-from llama_ref.errors import BadRequest, LimitExceeded, shown
+from llama_ref.errors import BadRequest, LimitExceeded, is_whole, shown
 from llama_ref.ops.embed import check_ids
 
 Ids = Sequence[int] | np.ndarray
@@ -59,7 +59,7 @@ class Packed:
         >>> packed.last_rows(1)
         (array([2, 4]), [1, 1])
         """
-        if last is not None and (type(last) is not int or last < 0):
+        if last is not None and not is_whole(last, 0):
             raise BadRequest("last", expected="None, 0 or a positive integer", found=shown(last))
         kept = [n if last is None else min(last, n) for n in self.lengths]
         ends = np.cumsum(self.lengths)
@@ -104,6 +104,8 @@ def pack(
     """
     if len(ids) == 0:
         raise BadRequest("sequences", expected="one or more", found="none")
+    if not isinstance(caches, Sequence):
+        raise BadRequest("caches", expected="a list, one per sequence", found=shown(caches))
     n_distinct = len({id(cache) for cache in caches})
     if not len(ids) == len(caches) == n_distinct:
         raise BadRequest(
@@ -137,9 +139,7 @@ def as_ids(sequence: Ids, what: str = "token ids") -> np.ndarray:
         raise BadRequest(what, expected="a sequence of integers", found=shown(sequence))
     if not isinstance(sequence, np.ndarray):
         for t, item in enumerate(sequence):
-            if isinstance(item, bool) or not isinstance(item, int | np.integer):
-                raise BadRequest(f"{what}[{t}]", expected="an integer", found=shown(item))
-            if not -(2**63) <= item < 2**63:
+            if not is_whole(item, -(2**63), 2**63 - 1):
                 raise BadRequest(f"{what}[{t}]", expected="a 64-bit integer", found=shown(item))
         sequence = np.array(sequence, dtype=np.int64)
     if sequence.ndim != 1 or sequence.dtype.kind not in "iu":

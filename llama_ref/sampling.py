@@ -23,7 +23,7 @@ import math
 
 import numpy as np
 
-from llama_ref.errors import BadRequest, NonFiniteError, shown
+from llama_ref.errors import BadRequest, NonFiniteError, is_whole, shown
 from llama_ref.ops.softmax import softmax
 
 LOWEST_TEMPERATURE = 0.01
@@ -142,9 +142,9 @@ def check_parameters(temperature: float, top_k: int, top_p: float, seed: int) ->
     """Raise `BadRequest` for a parameter out of range."""
     for name, value, allowed, good in (
         ("temperature", temperature, "a finite number, at least 0", _in(temperature, 0, math.inf)),
-        ("top_k", top_k, "an integer, at least -1 (0 and -1: off)", _whole(top_k, -1)),
+        ("top_k", top_k, "an integer, at least -1 (0 and -1: off)", is_whole(top_k, -1)),
         ("top_p", top_p, "above 0 and at most 1", _in(top_p, 0, 1) and top_p > 0),
-        ("seed", seed, "an integer from 0 to 2^64 - 1", _whole(seed, 0) and seed < 2**64),
+        ("seed", seed, "an integer from 0 to 2^64 - 1", is_whole(seed, 0, 2**64 - 1)),
     ):
         if not good:
             raise BadRequest(name, expected=allowed, found=shown(value))
@@ -157,7 +157,3 @@ def _in(value: object, low: float, high: float) -> bool:
         and math.isfinite(value)
         and low <= float(value) <= high
     )
-
-
-def _whole(value: object, low: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= low

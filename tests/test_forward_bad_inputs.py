@@ -27,7 +27,7 @@ V = TINY.vocab_size
         pytest.param([], "at least one", id="B11-164 empty"),
         pytest.param([1, V], f"position 1: expected 0 to {V - 1}", id="B11-165 vocab_size"),
         pytest.param([1, 2, -1], "position 2", id="B11-165 -1 is not the last row"),
-        pytest.param([True], r"ids\[0\]: expected an integer", id="B11-165 bool"),
+        pytest.param([True], r"ids\[0\]: expected a 64-bit integer", id="B11-165 bool"),
         pytest.param([2**70], "64-bit", id="B11-165 huge"),
         pytest.param(np.array([1.0]), "float64", id="B11-165 float array"),
         pytest.param(np.array([1, None]), "object", id="B11-165 object array"),
@@ -316,3 +316,18 @@ def test_trace_holds_every_tap_in_dataflow_order():
 def test_traced_pass_computes_what_an_untraced_one_does():
     """Listening to the taps changes no bit of the logits."""
     np.testing.assert_array_equal(MODEL.trace(tiny_ids(7))["logits"], MODEL.logits(tiny_ids(7)))
+
+
+@pytest.mark.parametrize("op", [softmax, lambda x: swiglu(x, x), lambda x: linear(x, x)])
+def test_ops_refuse_integers(op):
+    """An op rounds its result to the dtype that came in, so integers would lose it all: refused."""
+    with pytest.raises(BadRequest, match="floating"):
+        op(np.ones((2, 2), np.int64))
+
+
+def test_swiglu_refuses_halves_that_differ():
+    """An `up` that NumPy would broadcast, or of another dtype, is refused."""
+    gate = np.ones((3, 4), np.float32)
+    for up in (np.ones((1, 4), np.float32), np.ones((3, 4))):
+        with pytest.raises(BadRequest, match="swiglu up"):
+            swiglu(gate, up)

@@ -18,19 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_ref.config.blueprint import Config
-from llama_ref.config.hf import FIELDS, parse_hf_config, to_hf_dict, token_ids
+from llama_ref.config.hf import FIELDS, parse_hf_config, token_ids
 from llama_ref.config.json_object import JsonObject
 from llama_ref.config.meta import parse_meta_params
 from llama_ref.errors import BadConfig, LlamaRefError
 from llama_ref.strict_json import read_json
-
-__all__ = [
-    "parse_hf_config",
-    "parse_meta_params",
-    "read_hf_config",
-    "read_meta_params",
-    "to_hf_dict",
-]
 
 MAX_CONFIG_BYTES = 1_000_000
 

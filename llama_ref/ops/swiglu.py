@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_ref.errors import BadRequest
 from llama_ref.numerics import round_to, widen
 
 
@@ -28,6 +29,11 @@ def swiglu(gate_TF: np.ndarray, up_TF: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (T, F), dtype of `gate_TF`
 
+    Raises
+    ------
+    BadRequest
+        If shape or dtype of the two differ.
+
     Notes
     -----
     Precision: silu widened, rounded; the product widened, rounded again, as in both released codes.
@@ -38,6 +44,12 @@ def swiglu(gate_TF: np.ndarray, up_TF: np.ndarray) -> np.ndarray:
     >>> swiglu(np.array([[-1e9, 0.0, 1e9]]), np.array([[2.0, 2.0, 2.0]]))
     array([[-0.e+00,  0.e+00,  2.e+09]])
     """
+    if up_TF.shape != gate_TF.shape or up_TF.dtype != gate_TF.dtype:
+        raise BadRequest(
+            "swiglu up",
+            expected=f"{gate_TF.dtype} of shape {gate_TF.shape}, like gate",
+            found=f"{up_TF.dtype} of shape {up_TF.shape}",
+        )
     wide_TF = widen(gate_TF)
     with np.errstate(over="ignore", under="ignore"):  # exp(1e9) is inf, and g / inf is the right 0
         silu_TF = np.negative(wide_TF)

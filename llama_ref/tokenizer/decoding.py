@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import SupportsIndex
 
-from llama_ref.tokenizer.requests import check_ids
+from llama_ref.tokenizer.requests import checked_ids
 from llama_ref.tokenizer.streaming import StreamDecoder
 
 
@@ -65,7 +65,7 @@ class Decoder:
     def decode_bytes(self, ids: Iterable[SupportsIndex], *, skip_special: bool = False) -> bytes:
         """Return the bytes of ids, UTF-8 or not; otherwise like `decode`."""
         hidden = self._hidden(skip_special)
-        checked = check_ids(ids, self.vocab_size)
+        checked = checked_ids(ids, self.vocab_size)
         visible = [token_id for token_id in checked if token_id not in hidden]
         pieces = [self._pieces[token_id] for token_id in visible]
         if visible and visible[0] in self._blank_first:
@@ -81,7 +81,7 @@ class Decoder:
         hidden = self._hidden(skip_special)
 
         def shown_bytes(token_id: int, started: bool) -> tuple[bytes, bool]:
-            (token_id,) = check_ids([token_id], self.vocab_size)
+            (token_id,) = checked_ids([token_id], self.vocab_size)
             if token_id in hidden:
                 return b"", started
             piece = self._pieces[token_id]
@@ -91,7 +91,7 @@ class Decoder:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of one piece; of a special token, those of its name if it shows one."""
-        return self._pieces[check_ids([token_id], self.vocab_size)[0]]
+        return self._pieces[checked_ids([token_id], self.vocab_size)[0]]
 
     def _hidden(self, skip_special: bool) -> frozenset[int]:
         return self._never_shown.union(self.special_tokens.values() if skip_special else ())

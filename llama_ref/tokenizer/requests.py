@@ -35,7 +35,7 @@ def check_text(text: str) -> None:
         )
 
 
-def check_ids(ids: Iterable[SupportsIndex], vocab_size: int) -> list[int]:
+def checked_ids(ids: Iterable[SupportsIndex], vocab_size: int) -> list[int]:
     """Return ids as a list of Python integers, each of them in the vocabulary.
 
     Raises

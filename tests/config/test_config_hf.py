@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_ref.config import Config, RopeScaling
+from llama_ref.config import Config, RopeScaling, parse_hf_config, to_hf_dict
 from llama_ref.config.presets import PRESETS, preset
-from llama_ref.config.read import parse_hf_config, to_hf_dict
 from llama_ref.strict_json import parse_json
 from tests.config.published_configs import (
     LLAMA_2_7B,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_ref.config import Config
-from llama_ref.config.read import parse_hf_config
+from llama_ref.config import Config, parse_hf_config
 from llama_ref.errors import BadConfig, LlamaRefError, Unsupported
 from tests.config.published_configs import (
     LLAMA_2_7B,

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_ref.config import Config
+from llama_ref.config import Config, parse_meta_params
 from llama_ref.config.meta import feed_forward_width
 from llama_ref.config.presets import preset
-from llama_ref.config.read import parse_meta_params
 from llama_ref.errors import BadConfig, LlamaRefError, Unsupported
 from tests.config.published_configs import without
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from llama_ref.config import read_hf_config, read_meta_params, to_hf_dict
 from llama_ref.config.presets import preset
-from llama_ref.config.read import read_hf_config, read_meta_params, to_hf_dict
 from llama_ref.errors import BadConfig, BadFile, LimitExceeded, LlamaRefError, Unsupported
 from tests.config.published_configs import LLAMA_31_8B_INSTRUCT, PUBLISHED
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 import transformers
 
-from llama_ref.config import Config, RopeScaling
+from llama_ref.config import Config, RopeScaling, read_hf_config, to_hf_dict
 from llama_ref.config.presets import PRESETS
-from llama_ref.config.read import read_hf_config, to_hf_dict
 
 STRETCHED = RopeScaling(32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=128)
 SMALL = Config(
