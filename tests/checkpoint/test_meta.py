@@ -104,6 +104,40 @@ def test_norms_may_hold_nan_and_minus_zero(tmp_path):
     assert checkpoint["norm.weight"].tobytes() == whole["norm.weight"].tobytes()
 
 
+QUERY, FINAL_NORM = "layers.0.attention.wq.weight", "norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("query", "norm"),
+    [
+        ((4, 4), None),
+        (None, (4,)),
+        ((4,), (4,)),
+        ((2, 4), (4, 1)),
+        ((2, 4), ()),
+        ((0, 4), (4,)),
+        ((3, 4), (4,)),
+    ],
+    ids=[
+        "no norm",
+        "no query",
+        "vector",
+        "norm a matrix",
+        "norm a scalar",
+        "no rows",
+        "3 of 4 rows",
+    ],
+)
+def test_one_file_is_opened_as_it_is(tmp_path, query, norm):
+    """Whether a model is whole and well shaped is judged against its blueprint, not here."""
+    shapes = {QUERY: query, FINAL_NORM: norm}
+    tensors = {name: np.ones(shape) for name, shape in shapes.items() if shape is not None}
+    checkpoint = open_meta(written(tmp_path, [tensors]))
+    assert {name: array.shape for name, array in checkpoint.items()} == {
+        name: array.shape for name, array in tensors.items()
+    }
+
+
 # What is refused.
 
 
@@ -151,6 +185,10 @@ MISFITS = {
     "B5-93 no final norm": (
         [{k: v for k, v in s.items() if k != "norm.weight"} for s in cut(whole_model(), 2)],
         "norm.weight, by which the cut",
+    ),
+    "B5-93 a final norm that is a scalar": (
+        [{**shard, "norm.weight": np.ones((), "f4")} for shard in cut(whole_model(), 2)],
+        r"norm.weight, by which the cut.*found \(\)",
     ),
     "B5-93 embedding of another width": (
         [
