@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.bench.limits import READ_BYTES, SIDE, limits
 from llama_ref.bench.race import Turn, race, ratio
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", default="", help="transformers, llama.cpp (with gguf), or both with a comma"
     )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="measure this Llama 3 tokenizer too, beside bare tiktoken"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -80,6 +84,9 @@ def run(options: argparse.Namespace) -> int:
                 threads=options.threads,
             )
     figures = _figures(config, startup, turns, options)
+    if options.tokenizer:
+        with Progress("encoding"):
+            figures["encoding"] = measure_encoding(options.tokenizer)._asdict()
     if options.json:
         print_json(figures)
     else:
@@ -153,6 +160,10 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
             f"multiplies {figures['flops_per_second'] / 1e9:.0f} GFLOP/s",
         ),
     ]
+    if "encoding" in figures:
+        megabytes = figures["encoding"]["bytes_per_second"] / 1e6
+        share = figures["encoding"]["ratio_to_tiktoken"]
+        rows.append(("encode", f"{megabytes:.1f} MB/s, {share:.2f} of bare tiktoken"))
     print_lines(table(rows, "<<"), indent="  ")
     print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
     speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]

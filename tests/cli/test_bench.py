@@ -32,6 +32,24 @@ def test_every_figure_is_there_and_positive(folder, capsys):
     assert figures["ratio_to"] == {}
 
 
+@pytest.mark.real
+def test_encoding_is_measured_beside_the_bare_engine(folder, capsys, llama3_ranks_file):
+    """With a tokenizer, its speed and its ratio to tiktoken's are among the figures."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1", "--json"]
+    assert main(["bench", str(folder), "--tokenizer", str(llama3_ranks_file), *words]) == 0
+    encoding = json.loads(capsys.readouterr().out)["encoding"]
+    assert encoding["bytes_per_second"] > 1e5
+    assert 0.2 < encoding["ratio_to_tiktoken"] < 2
+
+
+@pytest.mark.real
+def test_encoding_of_another_engine_is_refused(folder, capsys, stories_folder):
+    """A sentencepiece tokenizer has no bare tiktoken to be compared with."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]
+    assert main(["bench", str(folder), "--tokenizer", str(stories_folder), *words]) == 2
+    assert "one of Llama 3" in capsys.readouterr().err
+
+
 def test_page_fits_eighty_columns(folder, capsys):
     """The printed page names the limit and stays within a terminal."""
     words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]
