@@ -225,7 +225,7 @@ def test_broken_folder_is_refused_at_once(folder, damage, error, words):
     start = time.perf_counter()
     with pytest.raises(error, match=words) as caught:
         open_hf(folder)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
     assert type(caught.value) is error
     assert str(folder) in str(caught.value)
 

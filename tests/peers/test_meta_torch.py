@@ -128,7 +128,7 @@ def test_an_archive_beyond_4_gib_is_read(tmp_path):
     assert path.stat().st_size > 2**32
     start = time.perf_counter()
     found = open_pth(path)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10
     assert {name: array.shape for name, array in found.items()} == {
         name: tuple(tensor.shape) for name, tensor in state.items()
     }
