@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
-from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.text import utf8
 from llama_ref.tokenizer.base import Tokenizer
 
@@ -24,6 +25,16 @@ UNKNOWN = " ⁇ "
 
 PROBE = "a  ﬁ①"
 """Two blanks, a ligature, a circled digit: what a model that rewrites text would change."""
+
+MAX_PIECES = 2**18
+"""Llama 2 has 32,000."""
+
+# Numbers in sentencepiece_model.proto: of two parts of a model, of a field in each, of a value.
+TRAINER, NORMALIZER = 2, 3
+MODEL_TYPE, REWRITING_TABLE = 3, 2
+BPE = 2
+# Kinds of protobuf fields; what is neither stands behind its length. 3 and 4 only bracket others.
+INTEGER, FIXED_SIZES = 0, {1: 8, 3: 0, 4: 0, 5: 4}
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -41,7 +52,10 @@ class SentencePieceTokenizer(Tokenizer):
     BadFile
         If the engine cannot read it.
     Unsupported
-        If it rewrites text (NFKC, merged blanks), or cannot write every byte.
+        If it is not byte-pair encoding, rewrites text (NFKC, merged blanks, a table of its own),
+        or cannot write every byte.
+    LimitExceeded
+        If it has more than 262,144 pieces.
 
     Notes
     -----
@@ -55,8 +69,12 @@ class SentencePieceTokenizer(Tokenizer):
         self.file = file
         try:
             self._engine = engine = sentencepiece.SentencePieceProcessor(model_proto=data)
-            written = [engine.id_to_piece(token_id) for token_id in range(engine.vocab_size())]
-        except (RuntimeError, ValueError) as error:
+            n_pieces = engine.vocab_size()
+            if n_pieces > MAX_PIECES:
+                limit = f"at most {MAX_PIECES:,}"
+                raise LimitExceeded("pieces", expected=limit, found=f"{n_pieces:,}", file=file)
+            written = [engine.id_to_piece(token_id) for token_id in range(n_pieces)]
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise BadFile("sentencepiece model", found=shown(str(error)), file=file) from None
         self._check_is_llama_like(written)
         self._pieces = [
@@ -78,6 +96,23 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _check_is_llama_like(self, written: list[str]) -> None:
         """Refuse a model under which a text would not come back as it went in."""
+        understood = self._engine.serialized_model_proto()
+        kinds = _values(understood, TRAINER, MODEL_TYPE)
+        if kinds != [BPE]:
+            raise Unsupported(
+                "sentencepiece model",
+                expected=f"byte-pair encoding, model_type {BPE}",
+                found=f"model_type {shown(kinds)}",
+                file=self.file,
+            )
+        # A probe cannot show this: the table may rewrite one word alone.
+        if any(_values(understood, NORMALIZER, REWRITING_TABLE)):
+            raise Unsupported(
+                "sentencepiece model",
+                expected="a model that leaves text as it is, as Llama 2's does",
+                found="a table by which it rewrites text",
+                file=self.file,
+            )
         probe = PROBE.replace(" ", BLANK)
         if self._engine.normalize(PROBE) not in (probe, BLANK + probe):
             raise Unsupported(
@@ -121,3 +156,44 @@ class SentencePieceTokenizer(Tokenizer):
                     end += len(BLANK.encode()) if source.startswith(BLANK.encode(), end) else 1
             yield end - start
             start = end
+
+
+def _values(message: bytes, *path: int) -> list[Any]:
+    r"""Return every value under a path of field numbers in a protobuf message.
+
+    Examples
+    --------
+    >>> _values(b"\x12\x02\x18\x02", 2, 3)
+    [2]
+    """
+    number, *rest = path
+    found = [value for n, value in _fields(message) if n == number]
+    if not rest:
+        return found
+    return [value for part in found if isinstance(part, bytes) for value in _values(part, *rest)]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the number and the value of each field: an integer, or the bytes of anything else."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        kind = key & 7
+        if kind in FIXED_SIZES:
+            size = FIXED_SIZES[kind]
+        else:
+            size, at = _varint(message, at)
+        if kind == INTEGER:
+            yield key >> 3, size
+        else:
+            yield key >> 3, message[at : at + size]
+            at += size
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return the integer that begins at a byte, seven bits in each, and where it ends."""
+    value = shift = 0
+    while message[at] & 128:
+        value |= (message[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return value | message[at] << shift, at + 1

@@ -9,8 +9,13 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_ref.errors import BadFile, BadRequest, Unsupported
-from llama_ref.tokenizer import SentencePieceTokenizer, Span, load_tokenizer
+from llama_ref.errors import BadFile, BadRequest, LimitExceeded, Unsupported
+from llama_ref.tokenizer import (
+    SentencePieceTokenizer,
+    Span,
+    load_tokenizer,
+    sentencepiece_model,
+)
 
 SENTENCES = ["the sun shines on the sea", "she sells sea shells", "sons and sisters, 12 of them"]
 LLAMA_LIKE = {
@@ -198,6 +203,9 @@ OTHER_MODELS = {
     "blanks merged": {"remove_extra_whitespaces": True},
     "no bytes": {"byte_fallback": False, "vocab_size": 60},
     "blank as suffix": {"treat_whitespace_as_suffix": True},
+    "whole words": {"model_type": "word", "byte_fallback": False, "vocab_size": 16},
+    "unigram": {"model_type": "unigram", "vocab_size": 300},
+    "characters": {"model_type": "char"},
 }
 
 
@@ -206,6 +214,45 @@ def test_model_that_loses_text_is_refused(changes):
     """A model under which text does not come back is of no Llama, and is refused."""
     with pytest.raises(Unsupported, match="sentencepiece model"):
         SentencePieceTokenizer(train(**changes), file="tokenizer.model")
+
+
+def with_field(message, number, value):
+    """Return a protobuf message with one more field of bytes; of a part given twice, both count."""
+    head = bytes([number << 3 | 2, len(value) & 127 | 128, len(value) >> 7])
+    return message + head + value
+
+
+@pytest.mark.parametrize("after", [b"", b"\x10\x00"], ids=["alone", "before an empty one"])
+def test_model_that_rewrites_one_word_is_refused(model_bytes, tmp_path, after):
+    """A table that turns "yes" into "no", and no other text, is seen though no probe shows it."""
+    rules = tmp_path / "rules.tsv"
+    rules.write_text("79 65 73\t6E 6F\n")
+    evil = train(normalization_rule_tsv=str(rules))
+    engine = sentencepiece.SentencePieceProcessor(model_proto=evil)
+    assert engine.decode(engine.encode("yes")) == "no"
+    with pytest.raises(Unsupported, match="a table by which it rewrites text"):
+        SentencePieceTokenizer(evil, file="tokenizer.model")
+    table = engine.serialized_model_proto()
+    table = table[table.rindex(b"user_defined") :][len(b"user_defined") :]
+    spliced = with_field(model_bytes, 3, table + after)
+    assert sentencepiece.SentencePieceProcessor(model_proto=spliced).normalize("yes") == "▁no"
+    with pytest.raises(Unsupported, match="a table by which it rewrites text"):
+        SentencePieceTokenizer(spliced, file="tokenizer.model")
+
+
+def test_fields_that_the_engine_does_not_know_are_passed_over(model_bytes, engine):
+    """Numbers of 4 and 8 bytes, and groups, change nothing."""
+    unknown = b"\x49" + bytes(8) + b"\x4d" + bytes(4) + b"\x4b\x08\x05\x4c"
+    spm = SentencePieceTokenizer(model_bytes + unknown, file="tokenizer.model")
+    assert spm.encode("the sea") == engine.encode("the sea")
+
+
+def test_more_pieces_than_any_llama_has_are_refused(model_bytes, monkeypatch):
+    """The table of pieces is not made for a model of a million."""
+    monkeypatch.setattr(sentencepiece_model, "MAX_PIECES", 329)
+    n_pieces = sentencepiece.SentencePieceProcessor(model_proto=model_bytes).vocab_size()
+    with pytest.raises(LimitExceeded, match=f"pieces: expected at most 329, found {n_pieces}"):
+        SentencePieceTokenizer(model_bytes, file="tokenizer.model")
 
 
 def test_model_without_a_blank_in_front_keeps_every_blank():
