@@ -17,13 +17,13 @@ import numpy as np
 from llama_ref.checkpoint import Checkpoint, open_hf, open_meta
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.config import Config, read_hf_config, read_meta_params
-from llama_ref.errors import BadFile, shown
+from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named
-from llama_ref.tokenizer import TOKENIZER_FILES, load_tokenizer
+from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from llama_ref.weights import assemble, widened
 
 
@@ -33,6 +33,7 @@ def load(
     dtype: str = "float32",
     lineage: str | None = None,
     widen: bool = False,
+    tokenizer: bool = True,
 ) -> Model:
     """Open a checkpoint folder as a model, memory-mapped.
 
@@ -48,11 +49,14 @@ def load(
     widen : bool
         Hold all matrices in memory in the dtype of the arithmetic (float32, or float64): faster
         where they fit, but slower with 16-bit activations.
+    tokenizer : bool
+        Whether to read the tokenizer. Without it the model runs on ids: for a Llama whose text is
+        cut in a way that is not known here.
 
     Returns
     -------
     Model
-        Its `tokenizer` is None if the folder holds none.
+        Its `tokenizer` is None if the folder holds none, or it was not to be read.
 
     Raises
     ------
@@ -63,13 +67,11 @@ def load(
     rounding = None if lineage is None else lineage_named(lineage)
     checkpoint, config = open_checkpoint(folder)
     weights = assemble(checkpoint, config)
+    text = _tokenizer_of(folder, config) if tokenizer else None
     if widen:
         weights = widened(weights, activation_dtype)
-    has_tokenizer = any(name in TOKENIZER_FILES for name in list_folder(folder))
-    tokenizer = load_tokenizer(folder, vocab_size=config.vocab_size) if has_tokenizer else None
-    return Model(
-        config, weights, rounding or lineage_named(checkpoint.layout), activation_dtype, tokenizer
-    )
+    rounding = rounding or lineage_named(checkpoint.layout)
+    return Model(config, weights, rounding, activation_dtype, text)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
@@ -101,6 +103,23 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
         found=", ".join(map(shown, names[:8])) or "an empty folder",
         file=folder,
     )
+
+
+def _tokenizer_of(folder: Path, config: Config) -> Tokenizer | None:
+    """Load the tokenizer that lies beside the weights, if one does."""
+    if not any(name in TOKENIZER_FILES for name in list_folder(folder)):
+        return None
+    try:
+        return load_tokenizer(folder, vocab_size=config.vocab_size)
+    except (BadFile, Unsupported) as error:
+        way_out = "load(path, tokenizer=False) runs the model on ids"
+        raise type(error)(
+            error.thing,
+            expected=error.expected,
+            found=error.found,
+            next_step=f"{error.next_step}; {way_out}" if error.next_step else way_out,
+            file=error.file,
+        ) from None
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:

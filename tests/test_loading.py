@@ -1,0 +1,85 @@
+"""From a folder to a model: which layout it is, what stands beside the weights, what is said."""
+
+import json
+
+import numpy as np
+import pytest
+
+import llama_ref as lr
+from llama_ref.checkpoint import synthetic, write_hf
+from llama_ref.cli.demo_checkpoint import write_demo
+from llama_ref.config import to_hf_dict
+from llama_ref.errors import BadFile, BadRequest, Unsupported
+from tests.models import TINY, tiny_ids, tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_hf(tmp_path / "tiny", to_hf_dict(TINY), synthetic.checkpoint(TINY), shard_bytes=20_000)
+    return tmp_path / "tiny"
+
+
+def test_sharded_folder_computes_what_its_tensors_do(folder):
+    """Written, sharded, mapped and loaded, the weights give the logits they gave in memory."""
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    model = lr.load(folder)
+    assert model.config == TINY
+    assert model.tokenizer is None
+    assert model.lineage.name == "hf"
+    np.testing.assert_allclose(
+        model.logits(tiny_ids(9)), tiny_model().logits(tiny_ids(9)), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_dtype_is_that_of_the_activations(folder, dtype):
+    """Logits come in the dtype asked for in lineage hf, and no narrower than float32 in meta."""
+    assert str(lr.load(folder, dtype=dtype).logits([1, 2]).dtype) == dtype
+    wide = lr.load(folder, dtype=dtype, lineage="meta").logits([1, 2])
+    assert str(wide.dtype) == ("float64" if dtype == "float64" else "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"dtype": "float8"}, Unsupported, "activation dtype"),
+        ({"lineage": "llama.cpp"}, BadRequest, "lineage"),
+    ],
+)
+def test_unknown_options_are_refused(folder, options, error, says):
+    """A dtype or lineage that does not exist is named, with those that do."""
+    with pytest.raises(error, match=says):
+        lr.load(folder, **options)
+
+
+def test_folder_without_a_checkpoint_says_what_it_holds(tmp_path):
+    """A folder of other things, and one that is not there, are named."""
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(BadFile, match=r"config\.json.*notes\.txt"):
+        lr.load(tmp_path)
+    with pytest.raises(BadFile, match="not a readable folder"):
+        lr.load(tmp_path / "nowhere")
+    with pytest.raises(BadFile, match="not a readable folder"):
+        lr.load(tmp_path / "notes.txt")
+
+
+def test_another_tokenizer_leaves_a_way_out(tmp_path):
+    """A tokenizer that is not Llama's stops the load, and the message says how to do without."""
+    write_demo(tmp_path / "demo")
+    (tmp_path / "demo" / "tokenizer.model").unlink()
+    other = {"model": {"type": "WordPiece"}}
+    (tmp_path / "demo" / "tokenizer.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(Unsupported, match=r"tokenizer\.json.*tokenizer=False"):
+        lr.load(tmp_path / "demo")
+    model = lr.load(tmp_path / "demo", tokenizer=False)
+    assert model.tokenizer is None
+    assert len(list(lr.generate(model, [1], max_tokens=2))) == 2
+
+
+def test_blueprint_and_weights_have_to_agree(folder):
+    """A config.json of another shape is refused by the first tensor that does not fit."""
+    stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stated["intermediate_size"] = 48
+    (folder / "config.json").write_text(json.dumps(stated), encoding="utf-8")
+    with pytest.raises(BadFile, match=r"mlp\.gate_proj.*\(48, 24\).*\(44, 24\)"):
+        lr.load(folder)
