@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_ref.checkpoint.pth import open_pth
+from llama_ref.checkpoint.readahead import scattered_reads
 from llama_ref.checkpoint.sharded import ShardedMatrix
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.errors import BadFile, Unsupported, shown
@@ -67,7 +68,8 @@ def open_meta(folder: str | os.PathLike[str]) -> Checkpoint:
     if len(shards) == 1:
         return Checkpoint(folder, "meta", shards[0], dict.fromkeys(shards[0], (names[0],)))
     _check_same_names(folder, names, shards)
-    tensors = {name: _merged(folder, name, shards) for name in shards[0]}
+    with scattered_reads(*(next(iter(shard.values())) for shard in shards)):
+        tensors = {name: _merged(folder, name, shards) for name in shards[0]}
     return Checkpoint(folder, "meta", tensors, dict.fromkeys(tensors, tuple(names)))
 
 

@@ -17,6 +17,7 @@ import re
 
 import numpy as np
 
+from llama_ref.checkpoint.readahead import scattered_reads
 from llama_ref.checkpoint.strided import strided_view
 from llama_ref.checkpoint.symbolic_pickle import MAX_BYTES, read_state_dict
 from llama_ref.checkpoint.torch_objects import Storage, StridedTensor
@@ -58,8 +59,10 @@ def open_pth(path: PathLike) -> dict[str, np.ndarray]:
         More than 16 MiB of description, or a dimension of more than 2^31.
     """
     raw = map_bytes(path)
-    members = _open_archive(raw, path)
-    tensors = read_state_dict(_read(raw, members["data.pkl"], path, MAX_BYTES), file=path)
+    with scattered_reads(raw):
+        members = _open_archive(raw, path)
+        program = _read(raw, members["data.pkl"], path, MAX_BYTES)
+    tensors = read_state_dict(program, file=path)
     for name, tensor in tensors.items():
         _check_storage(members, tensor.storage, f"tensor {shown(name)}", path)
     _check_usage(members, tensors, path)
