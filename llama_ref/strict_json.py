@@ -17,6 +17,9 @@ from llama_ref.files import read_bytes, recognise
 
 MAX_DEPTH = 64
 MAX_NUMBER_LENGTH = 40
+MAX_SIGNS = 1_500_000
+"""Commas, colons and opening brackets in one document. Llama 3's tokenizer.json has 1.1 million;
+a file of empty lists alone would take thirty times its size in memory."""
 
 
 def read_json(path: str | os.PathLike[str], *, limit: int) -> Any:
@@ -40,8 +43,18 @@ def parse_json(data: bytes, *, file: str | os.PathLike[str]) -> Any:
         Not UTF-8, a byte-order mark, not JSON, trailing text, a key written twice, NaN or an
         infinite number, a lone surrogate.
     LimitExceeded
-        Nested deeper than 64, or a number longer than 40 characters.
+        Nested deeper than 64, a number longer than 40 characters, or more values than fit between
+        1,500,000 commas, colons and opening brackets.
     """
+    # Every value but the first follows one of these; counted before anything is made of them.
+    n_signs = sum(data.count(sign) for sign in (b",", b":", b"[", b"{"))
+    if n_signs > MAX_SIGNS:
+        raise LimitExceeded(
+            "JSON values",
+            expected=f"at most {MAX_SIGNS:,} commas, colons and opening brackets",
+            found=f"{n_signs:,}",
+            file=file,
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -218,7 +218,7 @@ def _scaling(rope: JsonObject) -> RopeScaling | None:
     for key in ROPE_FIELDS.values():
         if key in rope:
             raise rope.bad(
-                key, expected="no such key under rope_type 'default'", found=rope.get(key)
+                key, expected="no such key under rope_type 'default'", found=shown(rope.get(key))
             )
     return None
 

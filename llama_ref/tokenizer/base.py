@@ -157,7 +157,7 @@ class Tokenizer(Decoder, ABC):
         if not isinstance(name, str) or name not in self._names:
             raise BadRequest(
                 "special token",
-                expected=f"a name such as {next(iter(self.special_tokens), None)}",
+                expected=f"a name such as {shown(next(iter(self.special_tokens), None))}",
                 found=shown(name),
                 next_step="reserved names depend on the naming: see load_tokenizer",
             )

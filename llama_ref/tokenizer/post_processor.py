@@ -76,7 +76,7 @@ def _check_template(
                 raise BadFile(
                     f"post_processor.{part}",
                     expected=f"one of {shown(list(stated))}",
-                    found=name,
+                    found=shown(name),
                     file=file,
                 )
 

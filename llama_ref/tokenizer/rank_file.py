@@ -17,12 +17,15 @@ import os
 import warnings
 from binascii import a2b_base64, b2a_base64
 
-from llama_ref.errors import BadFile, UnknownFileWarning, shown
+from llama_ref.errors import BadFile, LimitExceeded, UnknownFileWarning, shown
 from llama_ref.files import recognise
 
 MAX_FILE_BYTES = 16 * 2**20
 MAX_TOKEN_BYTES = 1024
 """The longest token of Llama 3 has 128 bytes, all of them blanks."""
+
+MAX_RANKS = 2**18
+"""More than twice as many as Llama 3 has; a file of 16 MB could hold a million."""
 
 N_RANKS = 128_000
 OFFICIAL_SHA256 = {
@@ -50,12 +53,20 @@ def parse_ranks(data: bytes, *, file: str | os.PathLike[str]) -> dict[bytes, int
     BadFile
         If any line is not a token and its rank as they would be written, a token or rank occurs
         twice, a rank or one of the 256 single bytes is missing, or the file is another kind.
+    LimitExceeded
+        If it has more than 262,144 lines.
 
     Warns
     -----
     UnknownFileWarning
         If it has the 128,000 ranks of Llama 3, but not the content of the published file.
     """
+    n_lines = data.count(b"\n")
+    if n_lines > MAX_RANKS:
+        if _other_kind(data):
+            raise _first_bad_line(data, [], file)
+        limit = f"at most {MAX_RANKS:,}"
+        raise LimitExceeded("lines", expected=limit, found=f"{n_lines:,}", file=file)
     lines = data.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     try:
         ranks = dict(map(_token_and_rank, lines))

@@ -11,15 +11,22 @@ import os
 from typing import Any, NamedTuple
 
 from llama_ref.bpe import SPLIT_PATTERN
-from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.strict_json import parse_json
 from llama_ref.tokenizer.byte_alphabet import CHARACTER_OF_BYTE, to_bytes
 from llama_ref.tokenizer.merge_list import check_merges, unreachable
 from llama_ref.tokenizer.post_processor import check_post_processor
-from llama_ref.tokenizer.rank_file import MAX_TOKEN_BYTES
+from llama_ref.tokenizer.rank_file import MAX_RANKS, MAX_TOKEN_BYTES
 from llama_ref.tokenizer.special_tokens import BEGIN_OF_TEXT
 
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 24 * 2**20
+"""Llama 3's has 9 MB, or 17 MB where merges are pairs, one part a line."""
+
+MAX_VOCABULARY_BYTES = 2**21
+"""The tokens of Llama 3 have 0.8 MB; showing what the merges mean takes seconds for each MB."""
+
+MAX_ADDED_TOKENS, MAX_ADDED_TOKEN = 1024, 256
+"""Llama 3 adds 256. In a text that may hold them, each is looked for at every character."""
 
 Path = str | os.PathLike[str]
 
@@ -94,7 +101,8 @@ def parse_tokenizer_json(data: bytes, *, file: Path) -> Vocabulary:
     Unsupported
         If it states another kind of tokenizer.
     LimitExceeded
-        If its JSON is nested too deep or holds a number too long.
+        If its JSON is nested too deep, or holds a number too long or too many values; or it has
+        more than 262,144 tokens, 2 MiB of them, or 1,024 added ones.
     """
     tokenizer = _object(parse_json(data, file=file), "tokenizer.json", file)
     model = _object(tokenizer.get("model"), "model", file)
@@ -118,6 +126,11 @@ def _object(value: Any, name: str, file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadFile(name, expected="an object", found=shown(value), file=file)
     return value
+
+
+def _check_limit(thing: str, n: int, limit: int, file: Path) -> None:
+    if n > limit:
+        raise LimitExceeded(thing, expected=f"at most {limit:,}", found=f"{n:,}", file=file)
 
 
 def _unsupported(name: str, expected: object, found: object, file: Path) -> Unsupported:
@@ -164,7 +177,10 @@ def _check_pre_tokenizer(found: Any, file: Path) -> None:
 def _read_vocab(vocab: Any, file: Path) -> dict[str, bytes]:
     """Return every token as written and its bytes, in the order of ids, which are 0 to n - 1."""
     tokens: dict[int, str] = {}
-    for token, token_id in _object(vocab, "model.vocab", file).items():
+    stated = _object(vocab, "model.vocab", file)
+    _check_limit("model.vocab: tokens", len(stated), MAX_RANKS, file)
+    _check_limit("model.vocab: characters", sum(map(len, stated)), MAX_VOCABULARY_BYTES, file)
+    for token, token_id in stated.items():
         if type(token_id) is not int or not 0 <= token_id < len(vocab) or token_id in tokens:
             raise BadFile(
                 f"model.vocab[{shown(token)}]",
@@ -192,6 +208,7 @@ def _read_added_tokens(added: Any, vocab: dict[str, int], file: Path) -> list[st
     """Return the names of the special tokens in the order of their ids, which follow the ranks."""
     if not isinstance(added, list):
         raise BadFile("added_tokens", expected="a list", found=type(added).__name__, file=file)
+    _check_limit("added_tokens", len(added), MAX_ADDED_TOKENS, file)
     names: dict[int, str] = {}
     taken = set(vocab)
     for place, token in enumerate(added):
@@ -204,6 +221,7 @@ def _read_added_tokens(added: Any, vocab: dict[str, int], file: Path) -> list[st
         if not isinstance(name, str) or not name or name in taken:
             new = "a text that no other token has"
             raise BadFile(f"{where}.content", expected=new, found=shown(name), file=file)
+        _check_limit(f"{where}.content: characters", len(name), MAX_ADDED_TOKEN, file)
         if token_id in names:
             raise BadFile(f"{where}.id", found=f"{token_id} twice", file=file)
         names[token_id] = name

@@ -148,6 +148,15 @@ def test_spellings_that_disagree_are_refused(change, thing):
     assert caught.value.thing == thing
 
 
+@pytest.mark.parametrize("key", ["factor", "rope_type", "rope_theta", "\x1b[2J"])
+def test_foreign_text_in_the_scaling_is_escaped(key):
+    """What stands under any key of the scaling appears in the error as printable text."""
+    rope = {"rope_type": "default", "rope_theta": 500000.0, key: "\x1b[31m\u202e\n"}
+    with pytest.raises(LlamaRefError) as error:
+        parse(TRANSFORMERS_5 | {"rope_parameters": rope})
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize(
     "key", ["quip_params", "num_local_experts", "quantization", "attn_scale", "\x1b[31m", "", 7]
 )

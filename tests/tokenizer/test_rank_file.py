@@ -124,6 +124,21 @@ def test_file_beyond_16_mib_is_refused(tmp_path):
         load_tokenizer(path)
 
 
+@pytest.mark.parametrize("line", [b"", LINES[0]], ids=["blank", "full"])
+def test_more_lines_than_any_llama_has_are_refused(tmp_path, line):
+    """A file of short lines is counted before each becomes an object."""
+    path = write_rank_file(tmp_path, [*LINES, *[line] * 2**18, LINES[0]])
+    with pytest.raises(LimitExceeded, match="lines: expected at most 262,144"):
+        load_tokenizer(path)
+
+
+def test_many_lines_of_another_kind_are_named(tmp_path):
+    """An indented tokenizer.json under the other name is still called JSON."""
+    path = write_rank_file(tmp_path, [b"{"] + [b' "a": 1,'] * 2**18)
+    with pytest.raises(BadFile, match="JSON: a tokenizer.json keeps its name"):
+        load_tokenizer(path)
+
+
 GOOD_FILES = {
     "B7-120 CRLF": b"\r\n".join(LINES) + b"\r\n",
     "B7-120 no final newline": b"\n".join(LINES),

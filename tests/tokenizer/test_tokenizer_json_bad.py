@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llama_ref.errors import BadFile, LimitExceeded, Unsupported
+from llama_ref.errors import BadFile, BadRequest, LimitExceeded, Unsupported
 from llama_ref.tokenizer import load_tokenizer
 from tests.tokenizer.files import (
     ADD,
@@ -163,6 +163,71 @@ def test_damaged_or_other_tokenizer_is_refused(tmp_path, content, field):
     assert error.value.file == path
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 1000
+
+
+FOREIGN = "\x1b[31mred\u202e\n"
+
+ANSI = {
+    "template names it": edited(*TEMPLATE, "single", 0, "SpecialToken", "id", value=FOREIGN),
+    "template is it": edited(*TEMPLATE, "pair", value=FOREIGN),
+    "template states it": edited(*TEMPLATE, "special_tokens", FOREIGN, value={}),
+    "key of the model": model(**{FOREIGN: 1}),
+    "key of the file": edited(FOREIGN, value=1),
+    "token": vocab(**{FOREIGN: N}),
+    "merge": edited("model", "merges", 0, value=FOREIGN),
+    "special token": edited("added_tokens", ADD, value=added_token(N, FOREIGN)),
+}
+
+
+@pytest.mark.parametrize("content", ANSI.values(), ids=ANSI)
+def test_foreign_text_is_escaped_in_messages(tmp_path, content):
+    """Whatever a file says, its error is one line of printable characters."""
+    with pytest.raises((BadFile, Unsupported)) as error:
+        load_tokenizer(write_json(tmp_path, content))
+    assert str(error.value).isprintable()
+
+
+def test_name_shown_as_an_example_is_escaped(tmp_path):
+    """An unknown name of a special token is answered with one of the file's, escaped."""
+    names = (FOREIGN, *SPECIAL_NAMES)
+    content = tokenizer_json(special_names=names) | {"post_processor": None}
+    tokenizer = load_tokenizer(write_json(tmp_path, content))
+    with pytest.raises(BadRequest, match="a name such as") as error:
+        tokenizer.special_id("<|no|>")
+    assert str(error.value).isprintable()
+
+
+TOO_MUCH = {
+    "added tokens": (
+        edited("added_tokens", value=[added_token(N + i, f"<{i}>") for i in range(1025)]),
+        "added_tokens: expected at most 1,024, found 1,025",
+    ),
+    "one added token": (added(content="<" * 257), "content: characters: expected at most 256"),
+    "tokens": (
+        vocab(**{f"{i:07x}": N + i for i in range(2**18)}),
+        "model.vocab: tokens: expected at most 262,144",
+    ),
+    "bytes of tokens": (
+        vocab(**{f"{i:01024d}": N + i for i in range(2**11)}),
+        "model.vocab: characters: expected at most 2,097,152",
+    ),
+    "values": ("[" + "[]," * 750_001 + "0]", "JSON values: expected at most 1,500,000"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_more_than_any_llama_has_is_refused(tmp_path, content, message):
+    """What would take minutes or gigabytes is refused by a count, before it is begun."""
+    with pytest.raises(LimitExceeded, match=message):
+        load_tokenizer(write_json(tmp_path, content))
+
+
+def test_as_many_added_tokens_as_allowed_are_found(tmp_path):
+    """1,024 names, one of 256 characters, are all looked for in a text."""
+    names = (*SPECIAL_NAMES, "<" * 256, *(f"<{i}>" for i in range(1019)))
+    tokenizer = load_tokenizer(write_json(tmp_path, tokenizer_json(special_names=names)))
+    ids = tokenizer.encode("<7>" + "<" * 256 + "<1018>", allowed_special="all")
+    assert ids == [N + 5 + 7, N + 4, N + 5 + 1018]
 
 
 def test_nesting_beyond_the_limit_is_refused(tmp_path):
