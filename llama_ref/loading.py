@@ -125,11 +125,16 @@ def _tokenizer_of(folder: Path, config: Config) -> Tokenizer | None:
 def _is_tied(checkpoint: Checkpoint) -> bool:
     """Tell whether a Meta checkpoint, whose params.json is silent on it, ties its embeddings.
 
-    A tied head is absent, or stored as a second name for the bytes of the embedding.
+    A tied head is absent, or stored as a second name for the bytes of the embedding. (Whether two
+    views merely overlap is a hard question: a hostile pair of strides keeps NumPy busy for years.)
     """
     embedding, head = (OUTER_NAMES["meta"][field] for field in ("embedding_VD", "w_head_VD"))
     if head not in checkpoint:
         return True
     tensors = [checkpoint[name] for name in (embedding, head) if name in checkpoint]
-    arrays = [tensor for tensor in tensors if isinstance(tensor, np.ndarray)]
-    return len(arrays) == 2 and np.shares_memory(arrays[0], arrays[1])
+    views = [
+        (tensor.ctypes.data, tensor.shape, tensor.strides, tensor.dtype)
+        for tensor in tensors
+        if isinstance(tensor, np.ndarray)
+    ]
+    return len(views) == 2 and views[0] == views[1]

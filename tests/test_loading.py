@@ -1,12 +1,15 @@
 """From a folder to a model: which layout it is, what stands beside the weights, what is said."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 import llama_ref as lr
-from llama_ref.checkpoint import synthetic, write_hf
+from llama_ref import loading
+from llama_ref.checkpoint import Checkpoint, synthetic, write_hf
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.config import to_hf_dict
 from llama_ref.errors import BadFile, BadRequest, Unsupported
@@ -83,3 +86,23 @@ def test_blueprint_and_weights_have_to_agree(folder):
     (folder / "config.json").write_text(json.dumps(stated), encoding="utf-8")
     with pytest.raises(BadFile, match=r"mlp\.gate_proj.*\(48, 24\).*\(44, 24\)"):
         lr.load(folder)
+
+
+def test_tied_means_the_same_view():
+    """Two names for one view are tied; views that overlap are two, at once.
+
+    Whether the pair from NumPy's manual overlaps takes it a minute to find out, and longer with
+    more dimensions: `np.shares_memory` must not be asked about strides from a file.
+    """
+    memory = np.zeros(192_163_377, np.int8)  # of which nothing is touched
+    one = as_strided(memory, shape=(1049, 1049, 1049), strides=(36674, 61119, 85569))
+    other = as_strided(memory[64_023_025:], shape=(1049, 1049, 1), strides=(12223, 12224, 1))
+
+    def is_tied(embedding, head):
+        tensors = {"tok_embeddings.weight": embedding, "output.weight": head}
+        return loading._is_tied(Checkpoint(Path("here"), "meta", tensors, {}))
+
+    assert is_tied(one, one[:])
+    assert not is_tied(one, other)
+    assert not is_tied(memory[:9], memory[1:10])
+    assert not is_tied(memory[:9], memory[:18:2])

@@ -11,10 +11,12 @@ files.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
-from llama_ref.errors import BadFile, BadRequest
+from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.numerics import rows_of
 
 KEY_OR_VALUE = (".attention.wk.weight", ".attention.wv.weight")
@@ -33,10 +35,21 @@ class DistinctHeads:
         Rows of one head, H.
     name : str
         The tensor's name, for messages.
+    file : path-like
+        The checkpoint that holds it, for messages.
     """
 
-    def __init__(self, stored: Tensor, copies: int, head_dim: int, name: str):
-        self.stored, self.copies, self.head_dim, self.name = stored, copies, head_dim, name
+    def __init__(
+        self,
+        stored: Tensor,
+        copies: int,
+        head_dim: int,
+        *,
+        name: str,
+        file: str | os.PathLike[str],
+    ):
+        self.stored, self.copies, self.head_dim = stored, copies, head_dim
+        self.name, self.file = name, file
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -80,9 +93,10 @@ class DistinctHeads:
         first, *others = (rows_of(self.stored, start, start + n) for start in starts)
         if any(first.tobytes() != other.tobytes() for other in others):
             raise BadFile(
-                f"tensor {self.name}",
+                f"tensor {shown(self.name)}",
                 expected=f"head {head} stored {self.copies} times",
                 found="copies that differ",
+                file=self.file,
             )
         return first
 
@@ -131,11 +145,11 @@ def with_distinct_kv_heads(checkpoint: Checkpoint, n_kv_heads: int, head_dim: in
         copies, rest = divmod(tensor.shape[0], n_kv_heads * head_dim)
         if rest or not copies:
             raise BadFile(
-                f"tensor {name}",
+                f"tensor {shown(name)}",
                 expected=f"a multiple of {n_kv_heads} heads of {head_dim} rows",
                 found=f"{tensor.shape[0]} rows",
                 file=checkpoint.path,
             )
         if copies > 1:
-            tensors[name] = DistinctHeads(tensor, copies, head_dim, name)
+            tensors[name] = DistinctHeads(tensor, copies, head_dim, name=name, file=checkpoint.path)
     return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)

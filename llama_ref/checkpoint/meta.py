@@ -26,7 +26,7 @@ from llama_ref.checkpoint.pth import open_pth
 from llama_ref.checkpoint.readahead import scattered_reads
 from llama_ref.checkpoint.sharded import ShardedMatrix
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
-from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.files import list_folder
 
 SHARD_NAME = re.compile(r"consolidated\.([0-9]{2})\.pth")
@@ -35,6 +35,9 @@ CUT_BY_COLUMNS = {"wo", "w2"}
 EMBEDDING = "tok_embeddings.weight"
 FINAL_NORM = "norm.weight"
 FIRST_QUERY = "layers.0.attention.wq.weight"
+
+MAX_REPEATED = 2**20
+"""The copies of a vector are compared when the folder is opened; a norm of 405B has 16,384."""
 
 Shard = dict[str, np.ndarray]
 
@@ -60,6 +63,8 @@ def open_meta(folder: str | os.PathLike[str]) -> Checkpoint:
         or shapes, a norm that is not the same in all.
     Unsupported
         Quantised checkpoints, and several files with a matrix whose cut is not known.
+    LimitExceeded
+        As `open_pth`; or a vector of more than 2^20 numbers in several files.
     """
     folder = Path(folder)
     names = _shard_names(folder)
@@ -130,6 +135,13 @@ def _merged(folder: Path, name: str, shards: list[Shard]) -> Tensor:
     """Join what the files hold under one name, without copying it."""
     parts = [shard[name] for shard in shards]
     first = parts[0]
+    if first.ndim < 2 and first.size > MAX_REPEATED:
+        raise LimitExceeded(
+            f"tensor {shown(name)}",
+            expected=f"at most {MAX_REPEATED:,} numbers, since every file repeats it",
+            found=f"{first.size:,}",
+            file=folder,
+        )
     for i, part in enumerate(parts):
         if (part.shape, part.dtype) != (first.shape, first.dtype):
             raise BadFile(

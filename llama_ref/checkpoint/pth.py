@@ -12,8 +12,10 @@ Those can only be checked by reading all of them: `check_storages` does that whe
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -29,6 +31,7 @@ from llama_ref.numerics import dtype_named
 PathLike = str | os.PathLike[str]
 
 MAX_NOTE = 4096
+MAX_SHARING = 2
 NOTES = {"version": b"3\n", "byteorder": b"little"}
 
 KNOWN_MEMBER = re.compile(r"data\.pkl|data/[0-9]{1,20}|byteorder|version|\.(data/)?[a-z_]{1,40}")
@@ -56,7 +59,8 @@ def open_pth(path: PathLike) -> dict[str, np.ndarray]:
     Unsupported
         Integers; quantised, sparse or complex tensors; TorchScript; compression; big-endian.
     LimitExceeded
-        More than 16 MiB of description, or a dimension of more than 2^31.
+        More than 16 MiB of description, a dimension of more than 2^31, or a storage shared by
+        tensors of more than twice its size.
     """
     raw = map_bytes(path)
     with scattered_reads(raw):
@@ -70,6 +74,7 @@ def open_pth(path: PathLike) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         member = members[f"data/{tensor.storage.key}"]
         views[name] = strided_view(raw[member.start : member.end], tensor, name=name, file=path)
+    _check_sharing(tensors, path)
     return views
 
 
@@ -159,3 +164,22 @@ def _check_usage(
     for member in members:
         if member.startswith("data/") and member not in used:
             raise BadFile(f"member {member}", found="no tensor that uses it", file=path)
+
+
+def _check_sharing(tensors: dict[str, StridedTensor], path: PathLike) -> None:
+    """Check that no storage is shared by more than a few.
+
+    Tied embeddings are two names for one storage. Were a thousand allowed, a small file could hold
+    a model that takes hours to run and all memory to widen.
+    """
+    n_elements: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        storage = tensor.storage
+        n_elements[storage.key] += math.prod(tensor.shape)
+        if n_elements[storage.key] > MAX_SHARING * storage.n_elements:
+            raise LimitExceeded(
+                f"tensor {shown(name)}: storage {storage.key}",
+                expected=f"tensors of at most {MAX_SHARING} times its {storage.n_elements} numbers",
+                found=f"{n_elements[storage.key]}",
+                file=path,
+            )

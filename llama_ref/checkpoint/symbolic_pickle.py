@@ -105,6 +105,10 @@ def _not_tensors(what: str, expected: str, found: object, file: str | os.PathLik
     )
 
 
+class TupleOfTuples(tuple[object, ...]):
+    """A tuple that no tuple may hold: known by its class, since a look at every item takes long."""
+
+
 class _Machine(StackMachine):
     """The machine with its instructions, each a few lines."""
 
@@ -155,10 +159,10 @@ class _Machine(StackMachine):
 
     def build_tuple(self, items: list[object]) -> None:
         """Push a tuple; of the tuples in it, none may hold another, so that none grows deep."""
-        inner = [item for item in items if isinstance(item, tuple)]
-        if len(items) > MAX_TUPLE or any(isinstance(x, tuple) for item in inner for x in item):
+        if len(items) > MAX_TUPLE or any(isinstance(item, TupleOfTuples) for item in items):
             raise self.here().bad("a tuple", f"{MAX_TUPLE} items, two levels at most")
-        self.push(tuple(items))
+        holds_tuples = any(isinstance(item, tuple) for item in items)
+        self.push(TupleOfTuples(items) if holds_tuples else tuple(items))
 
     def build_short_tuple(self, n: int) -> None:
         self.build_tuple([self.pop() for _ in range(n)][::-1])

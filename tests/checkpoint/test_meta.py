@@ -9,7 +9,7 @@ import pytest
 from llama_ref.checkpoint import open_meta
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.checkpoint.sharded import ShardedMatrix
-from llama_ref.errors import BadFile, BadRequest, Unsupported
+from llama_ref.errors import BadFile, BadRequest, LimitExceeded, Unsupported
 from llama_ref.numerics import Matrix
 from tests.checkpoint.pth_files import write_pth
 
@@ -327,6 +327,30 @@ def test_copies_that_differ_are_found_when_read(tmp_path):
     assert matrix.rows(0, K * H // 2).shape == (K * H // 2, D)
     with pytest.raises(BadFile, match="head 1 stored 2 times, found copies that differ"):
         matrix.rows(0, K * H)
+
+
+def test_messages_about_heads_name_the_folder_and_escape_the_tensor(tmp_path):
+    """A name from the file is printed as text, when it is opened and when it is read."""
+    name = "\x1b[31m\u202e\n.attention.wk.weight"
+    folder = written(tmp_path, [whole_model() | {name: np.ones((K * H + 1, D), np.float32)}])
+    with pytest.raises(BadFile, match="a multiple of 4 heads") as error:
+        with_distinct_kv_heads(open_meta(folder), n_kv_heads=K, head_dim=H)
+    assert str(error.value).isprintable()
+    folder = written(tmp_path, [whole_model() | {name: np.eye(K * H, D, dtype=np.float32)}])
+    checkpoint = with_distinct_kv_heads(open_meta(folder), n_kv_heads=1, head_dim=H)
+    with pytest.raises(BadFile, match="copies that differ") as error:
+        checkpoint[name].rows(0, 1)
+    assert str(error.value).isprintable()
+    assert error.value.file == folder
+
+
+def test_a_vector_too_long_to_compare_is_refused(tmp_path):
+    """Every file repeats a vector, and two of gigabytes would be read when the folder is opened."""
+    shards = cut(whole_model() | {"x": np.zeros(2**20, np.float16)}, 2)
+    assert "x" in open_meta(written(tmp_path, shards))
+    shards = cut(whole_model() | {"x": np.zeros(2**20 + 1, np.float16)}, 2)
+    with pytest.raises(LimitExceeded, match=r"'x': expected at most 1,048,576 .* found 1,048,577"):
+        open_meta(written(tmp_path, shards))
 
 
 def test_heads_stored_once_are_left_as_they_are(tmp_path):

@@ -135,7 +135,7 @@ def test_more_lines_than_any_llama_has_are_refused(tmp_path, line):
 def test_many_lines_of_another_kind_are_named(tmp_path):
     """An indented tokenizer.json under the other name is still called JSON."""
     path = write_rank_file(tmp_path, [b"{"] + [b' "a": 1,'] * 2**18)
-    with pytest.raises(BadFile, match="JSON: a tokenizer.json keeps its name"):
+    with pytest.raises(BadFile, match=r"JSON: a tokenizer\.json keeps its name"):
         load_tokenizer(path)
 
 
