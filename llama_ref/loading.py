@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_ref.checkpoint import Checkpoint, open_hf, open_meta
+from llama_ref import checkpoint as layouts  # whose readers arrive when one is called
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
+from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.config import Config, read_hf_config, read_meta_params
 from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.files import list_folder
@@ -92,11 +93,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     has_pth = any(name.endswith(".pth") for name in names)
     has_safetensors = any(name.endswith(".safetensors") for name in names)
     if "params.json" in names and has_pth and not has_safetensors:
-        checkpoint = open_meta(folder)
+        checkpoint = layouts.open_meta(folder)
         config = read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
         return with_distinct_kv_heads(checkpoint, config.n_kv_heads, config.head_dim), config
     if "config.json" in names:
-        return open_hf(folder), read_hf_config(folder)
+        return layouts.open_hf(folder), read_hf_config(folder)
     raise BadFile(
         "checkpoint folder",
         expected="config.json and *.safetensors, or params.json and consolidated.NN.pth",
