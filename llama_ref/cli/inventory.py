@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.cli.checks import n_bytes
@@ -19,7 +20,7 @@ from llama_ref.cli.terminal import label, size
 from llama_ref.config import Config
 from llama_ref.names import expected_shapes
 
-LAYER = re.compile(r"((?:model\.)?layers)\.(\d{1,4})\.(.+)", re.DOTALL)
+LAYER = re.compile(r"((?:model\.)?layers)\.(0|[1-9][0-9]{0,3})\.(.+)", re.DOTALL)
 Kind = tuple[str, str, tuple[int, ...]]
 
 
@@ -40,7 +41,7 @@ class Stored:
     n_bytes: int
     files: tuple[str, ...]
 
-    @property
+    @cached_property
     def layer(self) -> tuple[str, int, str] | None:
         """The prefix, the number and the rest of the name of a tensor in a layer."""
         match = LAYER.fullmatch(self.name)
@@ -86,9 +87,11 @@ def rows(tensors: list[Stored], files: list[str], *, fold: bool) -> list[tuple[s
         which = f"{numbers[0]} … {numbers[-1]}, each" if many else f"{numbers[0]}"
         one_layer = sum(tensor.n_bytes for tensor in block) // len(numbers)
         result.append((f"{prefix}.{which}", "", "", size(one_layer), ""))
-        for rest in dict.fromkeys(tensor.layer[2] for tensor in block if tensor.layer):
-            same = [tensor for tensor in block if tensor.layer and tensor.layer[2] == rest]
-            result.append(_row(f"  {label(rest)}", same, files))
+        alike: dict[str, list[Stored]] = {}
+        for tensor in block:
+            if tensor.layer:
+                alike.setdefault(tensor.layer[2], []).append(tensor)
+        result += [_row(f"  {label(rest)}", same, files) for rest, same in alike.items()]
     return result
 
 
@@ -102,11 +105,14 @@ def _row(name: str, same: list[Stored], files: list[str]) -> tuple[str, ...]:
 
 def _blocks(tensors: list[Stored]) -> Iterator[list[Stored]]:
     """Yield tensors outside the layers one by one, and layers that are alike together."""
-    kinds: dict[int, list[Kind]] = {}
+    held: dict[int, list[Kind]] = {}
     for tensor in tensors:
         if tensor.layer:
             _, number, rest = tensor.layer
-            kinds.setdefault(number, []).append((rest, tensor.dtype, tensor.shape))
+            held.setdefault(number, []).append((rest, tensor.dtype, tensor.shape))
+    # One number for all layers that are alike, since they are compared at every tensor.
+    numbers: dict[tuple[Kind, ...], int] = {}
+    kinds = {layer: numbers.setdefault(tuple(kind), layer) for layer, kind in held.items()}
     block: list[Stored] = []
     for tensor in tensors:
         if block and not _belongs(tensor, block[-1], kinds):
@@ -117,7 +123,7 @@ def _blocks(tensors: list[Stored]) -> Iterator[list[Stored]]:
         yield block
 
 
-def _belongs(tensor: Stored, last: Stored, kinds: dict[int, list[Kind]]) -> bool:
+def _belongs(tensor: Stored, last: Stored, kinds: dict[int, int]) -> bool:
     """Return whether a tensor continues a block: of its layer, or of the next and alike."""
     if tensor.layer is None or last.layer is None or tensor.layer[0] != last.layer[0]:
         return False
