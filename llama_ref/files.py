@@ -83,6 +83,8 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
                 data = file.read(limit + 1)
             except OSError as error:
                 raise BadFile("cannot be read", found=error.strerror, file=path) from None
+            if data is None:  # not a file on a disk: the kernel's log, for one, may have no news
+                raise BadFile("cannot be read", found="nothing to read yet", file=path)
             size = max(size, len(data))
     if size > limit:
         raise LimitExceeded(

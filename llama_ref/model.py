@@ -25,7 +25,7 @@ import numpy as np
 from llama_ref.cache import KVCache
 from llama_ref.config import Config
 from llama_ref.config.facts import facts, html_table
-from llama_ref.errors import NonFiniteError
+from llama_ref.errors import NonFiniteError, printable
 from llama_ref.layer import Pass, run_layer
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
@@ -72,9 +72,10 @@ class Model:
             config.head_dim, theta=config.rope_theta, dtype=wide_dtype(self.dtype)
         )
         if config.rope_scaling:
-            self.frequency_P = stretched_frequencies(
-                self.frequency_P, **asdict(config.rope_scaling)
-            )
+            with np.errstate(all="ignore"):  # of factors no release has; a pass finds what overflows
+                self.frequency_P = stretched_frequencies(
+                    self.frequency_P, **asdict(config.rope_scaling)
+                )
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
         """Return an empty cache for one sequence; without a capacity it grows as needed."""
@@ -187,8 +188,12 @@ class Model:
         shared = Pass(self.config, packed, rotate, self.lineage.score_scaling)
         for index, layer in enumerate(self.weights.layers):
             run = partial(run_layer, hidden_TD, layer, index, shared)
-            hidden_TD = run(of_layer(tap, index))
-            if not np.isfinite(hidden_TD).all():
+            try:
+                hidden_TD = run(of_layer(tap, index))
+                is_finite = bool(np.isfinite(hidden_TD).all())
+            except NonFiniteError:  # scores without probabilities: nothing could be computed
+                is_finite = False
+            if not is_finite:
                 self._explain(index, partial(run, of_layer(alarm, index)))
         return hidden_TD
 
@@ -218,7 +223,7 @@ class Model:
         raise NonFiniteError(f"layer {layer}", found="a non-finite value that did not recur")
 
     def __repr__(self) -> str:
-        name, n_params = self.config.name or "Llama", self.config.n_params
+        name, n_params = printable(self.config.name) or "Llama", self.config.n_params
         return f"<Model {name}: {n_params:,} parameters, {self.dtype}, lineage {self.lineage.name}>"
 
     def _repr_html_(self) -> str:

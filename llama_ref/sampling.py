@@ -151,9 +151,9 @@ def check_parameters(temperature: float, top_k: int, top_p: float, seed: int) ->
 
 
 def _in(value: object, low: float, high: float) -> bool:
-    return (
-        isinstance(value, int | float | np.floating | np.integer)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= float(value) <= high
-    )
+    if not isinstance(value, int | float | np.floating | np.integer) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value) and low <= float(value) <= high
+    except OverflowError:  # an integer of hundreds of digits
+        return False

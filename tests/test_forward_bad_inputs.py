@@ -1,5 +1,6 @@
 """Ids, positions, caches and weights that no correct call contains (bad-inputs B11)."""
 
+import contextlib
 import threading
 import warnings
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_ref.cache import KVCache
+from llama_ref.config import RopeScaling
 from llama_ref.errors import BadRequest, LimitExceeded, NonFiniteError
 from llama_ref.model import Model
 from llama_ref.numerics import BFLOAT16
@@ -140,7 +142,7 @@ def test_position_at_the_end_of_the_context_runs_and_beyond_it_does_not():
 def test_cache_larger_than_memory_is_refused_before_it_is_allocated():
     """B11-170: the message names the bytes; a capacity beyond the context is refused as well."""
     model = tiny_model()
-    huge = type(TINY)(**{**vars(TINY), "n_layers": 4096, "head_dim": 2**20})
+    huge = type(TINY)(**{**vars(TINY), "n_layers": 4096, "head_dim": 2**16})
     with pytest.raises(LimitExceeded, match="bytes of this machine"):
         KVCache(huge, np.dtype(np.float32), capacity=131_072)
     with pytest.raises(LimitExceeded, match="context length"):
@@ -186,6 +188,25 @@ def test_non_finite_weight_is_traced_to_its_tensor(where, tap, tensor, poison):
     at = str((3,) * array.ndim).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(NonFiniteError, match=rf"activation {tap}: .*{tensor} holds .* at {at}"):
         model.logits(tiny_ids(5))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_that_overflow_are_traced_to_their_tap(dtype, sign):
+    """B11-175: infinite either way, scores are the first broken tap; all at -inf give no softmax."""
+    model = tiny_model(dtype)
+    layer = model.weights.layers[1]
+    layer.w_query_AD[:], layer.w_key_BD[:] = 1e30, sign * 1e30
+    with pytest.raises(NonFiniteError, match=r"activation L01\.(q|scores): .* found -?inf"):
+        model.logits(tiny_ids(5))
+
+
+def test_scaling_beyond_all_releases_loads_without_a_word():
+    """Factors at the edge of what a file may state overflow in silence; a pass tells."""
+    rope = RopeScaling(1.0, low_freq_factor=1e-30, high_freq_factor=1.1e-30, original_context=2**31)
+    model = tiny_model(rope_theta=1e-30, rope_scaling=rope)
+    with contextlib.suppress(NonFiniteError):
+        assert np.isfinite(model.logits(tiny_ids(5))).all()
 
 
 def test_non_finite_embedding_is_found_when_its_token_comes():

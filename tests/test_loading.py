@@ -88,6 +88,14 @@ def test_blueprint_and_weights_have_to_agree(folder):
         lr.load(folder)
 
 
+def test_a_folder_with_a_hostile_name_is_shown_escaped(tmp_path):
+    """Model, checkpoint and blueprint show the name of their folder as printable text."""
+    folder = tmp_path / "\x1b[31m\u202e\n"
+    write_hf(folder, to_hf_dict(TINY), synthetic.checkpoint(TINY))
+    for shown in (lr.load(folder), loading.open_checkpoint(folder)[0], lr.load(folder).config):
+        assert repr(shown).isprintable()
+
+
 def test_tied_means_the_same_view():
     """Two names for one view are tied; views that overlap are two, at once.
 

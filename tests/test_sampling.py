@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_ref.errors import NonFiniteError
+from llama_ref.errors import BadRequest, NonFiniteError
 from llama_ref.ops.softmax import softmax
 from llama_ref.sampling import draw, keep_top_k, keep_top_p, sample, uniform, with_temperature
 
@@ -16,6 +16,15 @@ quick = settings(max_examples=100, deadline=None)
 
 def kept(logits_V):
     return np.flatnonzero(np.isfinite(logits_V)).tolist()
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "seed"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["10^400", "-10^400"])
+def test_integers_beyond_every_float_are_refused(name, value):
+    """A number of 400 digits is out of range, and no OverflowError."""
+    options = {"temperature": 1.0} | OFF | {name: value}
+    with pytest.raises(BadRequest, match=f"^{name}: "):
+        sample(np.zeros(4), **options)
 
 
 def test_greedy_ties_go_to_the_lowest_id():

@@ -92,8 +92,9 @@ def _open_indexed(folder: Path, present: list[str]) -> dict[str, dict[str, np.nd
         listed.setdefault(file, set()).add(name)
 
     shards = {}
+    in_folder = set(present)
     for file in sorted(listed):
-        if file not in present:
+        if file not in in_folder:
             raise BadFile(
                 f"shard {shown(file)}, which the index names for {shown(min(listed[file]))}",
                 found="no such file",

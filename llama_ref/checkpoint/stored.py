@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_ref.errors import BadFile, shown
+from llama_ref.errors import BadFile, printable, shown
 from llama_ref.numerics import Matrix
 
 Tensor = np.ndarray | Matrix
@@ -59,6 +59,5 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         n_files = len({file for files in self.files.values() for file in files})
-        return (
-            f"<Checkpoint {self.path.name}: {len(self)} tensors in {n_files} {self.layout} files>"
-        )
+        name = printable(self.path.name)
+        return f"<Checkpoint {name}: {len(self)} tensors in {n_files} {self.layout} files>"

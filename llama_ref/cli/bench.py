@@ -19,7 +19,7 @@ from typing import Any
 
 from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.gguf_file import write_gguf
-from llama_ref.bench.limits import READ_BYTES, SIDE, limits
+from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.checkpoint import synthetic, write_hf
@@ -124,7 +124,7 @@ def _figures(
     return {
         "startup": startup._asdict(),
         "threads": options.threads,
-        "flops_per_second": 2 * SIDE**3 * median(t.prefill for t in machine) / options.prompt,
+        "flops_per_second": PRODUCT_FLOPS * median(t.prefill for t in machine) / options.prompt,
         "bytes_per_second": READ_BYTES * median(t.decode for t in machine),
         "limit_tokens_per_second": _medians(bounds),
         "tokens_per_second": {name: _medians(rows) for name, rows in turns.items()},

@@ -19,6 +19,8 @@ from llama_ref.errors import BadConfig, shown
 
 MAX_LAYERS = 4096
 MAX_SIZE = 2**31
+MAX_HEAD_DIM = 2**16
+"""A table of frequencies is computed from it when a model is made; Llama's heads have 128."""
 MIN_EPS = 1e-30
 MAX_REAL = 1e30
 """Every limit on real numbers keeps what is computed from them inside the range of float32."""
@@ -132,7 +134,7 @@ class Config:
         _check_whole("n_layers", self.n_layers, 1, MAX_LAYERS)
         for size in ("d_model", "n_heads", "n_kv_heads", "d_ff", "vocab_size", "context_length"):
             _check_whole(size, getattr(self, size), 1, MAX_SIZE)
-        _check_whole("head_dim", self.head_dim, 2, MAX_SIZE)
+        _check_whole("head_dim", self.head_dim, 2, MAX_HEAD_DIM)
         _check_real(self, "norm_eps", MIN_EPS, 1)
         _check_real(self, "rope_theta", MIN_EPS, MAX_REAL)
         _check_type(self, "rope_scaling", RopeScaling | None)

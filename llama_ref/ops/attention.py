@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from llama_ref.errors import BadRequest
+from llama_ref.errors import BadRequest, NonFiniteError
 from llama_ref.numerics import round_to, widen
 from llama_ref.ops.softmax import softmax
 
@@ -151,7 +151,14 @@ def attention_probs(scores_KGTS: np.ndarray) -> np.ndarray:
     if T > 1:  # a single query is the last position and sees everything
         visible_TS = np.arange(S) <= np.arange(S - T, S)[:, None]
         scores_KGTS = np.where(visible_TS, scores_KGTS, scores_KGTS.dtype.type(-np.inf))
-    return softmax(scores_KGTS)
+    try:
+        return softmax(scores_KGTS)
+    except BadRequest:
+        raise NonFiniteError(
+            "attention scores",
+            expected="a finite one in every row, since a query sees its own position",
+            found="a row of minus infinities",
+        ) from None
 
 
 def attention_mix(probs_KGTS: np.ndarray, value_SKH: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_ref.__main__ import main
-from llama_ref.bench.limits import limits
+from llama_ref.bench.limits import READ_BYTES, limits
 from llama_ref.bench.race import Turn, ratio
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.config import preset
@@ -82,5 +82,5 @@ def test_ratio_is_the_median_over_turns():
 
 def test_limits_follow_from_the_published_sizes():
     """A 1B model of 4.94 GB, at 27 GB/s, can decode no more than 5.46 tokens a second."""
-    factor = limits(preset("llama-3.2-1b"), 128)["decode"]  # tokens per 256 MiB read
-    assert factor * 27e9 / 2**28 == pytest.approx(27 / 4.943, rel=1e-3)
+    factor = limits(preset("llama-3.2-1b"), 128)["decode"]  # tokens per unit read
+    assert factor * 27e9 / READ_BYTES == pytest.approx(27 / 4.943, rel=1e-3)
