@@ -72,7 +72,7 @@ class Model:
             config.head_dim, theta=config.rope_theta, dtype=wide_dtype(self.dtype)
         )
         if config.rope_scaling:
-            with np.errstate(all="ignore"):  # of factors no release has; a pass finds what overflows
+            with np.errstate(all="ignore"):  # of odd factors; a pass finds what overflows
                 self.frequency_P = stretched_frequencies(
                     self.frequency_P, **asdict(config.rope_scaling)
                 )
