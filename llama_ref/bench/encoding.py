@@ -35,7 +35,7 @@ class Encoding(NamedTuple):
     ratio_to_tiktoken: float
 
 
-def measure_encoding(path: Path, rounds: int = 7) -> Encoding:
+def measure_encoding(path: Path, rounds: int) -> Encoding:
     """Measure the tokenizer of a Llama 3 rank file, tokenizer.json or checkpoint folder.
 
     Raises

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import IO, NamedTuple, cast
@@ -92,13 +92,19 @@ class Worker:
         self.questions = cast(IO[str], self.process.stdin)
 
     def __enter__(self) -> Worker:
-        self._reply("ready")
+        try:
+            self._reply("ready")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.communicate()
-        self.log.close()
+        self.process.wait()
+        for stream in (self.replies, self.questions, self.log):
+            with suppress(BrokenPipeError):
+                stream.close()
 
     def time(self, n_prompt: int, n_decode: int) -> tuple[float, float]:
         """Return the seconds of a prompt and of the tokens decoded after it."""

@@ -55,7 +55,7 @@ class Startup(NamedTuple):
     open_bytes: int
 
 
-def measure_startup(folder: Path, rounds: int = 5) -> Startup:
+def measure_startup(folder: Path, rounds: int) -> Startup:
     """Measure import and opening, each in `rounds` fresh processes."""
     imports = [_run(IMPORT)[0] for _ in range(rounds)]
     opens = [_run(OPEN, str(folder)) for _ in range(rounds)]

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
         _, config = open_checkpoint(folder)
         with Progress("measuring the start"):
-            startup = measure_startup(folder)
+            startup = measure_startup(folder, options.rounds)
         with Progress("racing"):
             turns = race(
                 entries,
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     figures = _figures(config, startup, turns, options)
     if options.tokenizer:
         with Progress("encoding"):
-            figures["encoding"] = measure_encoding(options.tokenizer)._asdict()
+            figures["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
     if options.json:
         print_json(figures)
     else:
