@@ -67,6 +67,10 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
+    extra: dict[str, Any] = {}
+    if options.tokenizer:
+        with Progress("encoding"):
+            extra["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
         entries = dict.fromkeys(["llama_ref", "machine", *peers], folder)
@@ -83,10 +87,7 @@ def run(options: argparse.Namespace) -> int:
                 rounds=options.rounds,
                 threads=options.threads,
             )
-    figures = _figures(config, startup, turns, options)
-    if options.tokenizer:
-        with Progress("encoding"):
-            figures["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
+    figures = _figures(config, startup, turns, options) | extra
     if options.json:
         print_json(figures)
     else:
