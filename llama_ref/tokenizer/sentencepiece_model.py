@@ -33,8 +33,8 @@ MAX_PIECES = 2**18
 TRAINER, NORMALIZER = 2, 3
 MODEL_TYPE, REWRITING_TABLE = 3, 2
 BPE = 2
-# Kinds of protobuf fields; what is neither stands behind its length. 3 and 4 only bracket others.
-INTEGER, FIXED_SIZES = 0, {1: 8, 3: 0, 4: 0, 5: 4}
+# Kinds of protobuf fields, besides 0, a plain integer; 3 and 4 only bracket others.
+BYTES, FIXED_SIZES = 2, {1: 8, 3: 0, 4: 0, 5: 4}
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -93,6 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.bos_id = engine.bos_id() if engine.bos_id() >= 0 else None
         self.eos_id = engine.eos_id() if engine.eos_id() >= 0 else None
         self.stop_ids = () if self.eos_id is None else (self.eos_id,)
+        self._check_comes_back(PROBE)
 
     def _check_is_llama_like(self, written: list[str]) -> None:
         """Refuse a model under which a text would not come back as it went in."""
@@ -127,6 +128,17 @@ class SentencePieceTokenizer(Tokenizer):
                 "sentencepiece model",
                 expected="256 byte pieces, <0x00> to <0xFF>",
                 found=len(bytes_),
+                file=self.file,
+            )
+
+    def _check_comes_back(self, text: str) -> None:
+        """Refuse a model that cannot write a text again: one in which no piece is a blank, say."""
+        returned = self.decode(self.encode(text))
+        if returned != text:
+            raise Unsupported(
+                "sentencepiece model",
+                expected="a model under which a text comes back as it was",
+                found=f"{shown(text)} comes back as {shown(returned)}",
                 file=self.file,
             )
 
@@ -174,20 +186,22 @@ def _values(message: bytes, *path: int) -> list[Any]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the number and the value of each field: an integer, or the bytes of anything else."""
+    """Yield the number and the value of each field: bytes of what has a length, else an integer."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
         kind = key & 7
         if kind in FIXED_SIZES:
-            size = FIXED_SIZES[kind]
+            end = at + FIXED_SIZES[kind]
+            yield key >> 3, int.from_bytes(message[at:end], "little")
+            at = end
+            continue
+        value, at = _varint(message, at)
+        if kind == BYTES:
+            yield key >> 3, message[at : at + value]
+            at += value
         else:
-            size, at = _varint(message, at)
-        if kind == INTEGER:
-            yield key >> 3, size
-        else:
-            yield key >> 3, message[at : at + size]
-            at += size
+            yield key >> 3, value
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

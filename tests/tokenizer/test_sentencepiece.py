@@ -240,9 +240,19 @@ def test_model_that_rewrites_one_word_is_refused(model_bytes, tmp_path, after):
         SentencePieceTokenizer(spliced, file="tokenizer.model")
 
 
+def test_model_without_a_piece_for_the_blank_is_refused(model_bytes):
+    """Its blanks would be written in bytes, and come back as U+2581."""
+    blank = b"\n\x03" + "▁".encode()
+    assert model_bytes.count(blank) == 1
+    broken = model_bytes.replace(blank, b"\n\x03" + "☃".encode())
+    with pytest.raises(Unsupported, match=r"comes back as .*u2581a"):
+        SentencePieceTokenizer(broken, file="tokenizer.model")
+
+
 def test_fields_that_the_engine_does_not_know_are_passed_over(model_bytes, engine):
-    """Numbers of 4 and 8 bytes, and groups, change nothing."""
+    """Numbers of 4 and 8 bytes, and groups, change nothing: nor does a part that is a number."""
     unknown = b"\x49" + bytes(8) + b"\x4d" + bytes(4) + b"\x4b\x08\x05\x4c"
+    unknown += b"\x15\xff\xff\xff\xff" + b"\x18\x05" + b"\x19" + b"\xff" * 8
     spm = SentencePieceTokenizer(model_bytes + unknown, file="tokenizer.model")
     assert spm.encode("the sea") == engine.encode("the sea")
 
