@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import llama_ref
-from llama_ref.errors import LlamaRefError, UnknownFileWarning, printable
+from llama_ref.errors import LlamaRefError, printable
 
 VERBS = {
     "demo": "a first look: write a small checkpoint, open it, run it, check it",
@@ -132,7 +132,8 @@ def _show_warnings_in_one_line() -> None:
     def show(message: Warning | str, *_: object, **__: object) -> None:
         print(f"llama-ref: warning: {printable(str(message))}", file=sys.stderr)
 
-    warnings.simplefilter("always", UnknownFileWarning)
+    # Whatever PYTHONWARNINGS says: as an error it would be a traceback.
+    warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show
 
 

@@ -88,19 +88,19 @@ def _open_indexed(folder: Path, present: list[str]) -> dict[str, dict[str, np.nd
     """Open every shard that the index names, and compare what they hold with what it says."""
     weight_map, total_size = _read_index(folder / INDEX)
     listed: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        listed.setdefault(file, set()).add(name)
-
-    shards = {}
     in_folder = set(present)
-    for file in sorted(listed):
+    for name, file in weight_map.items():
         if file not in in_folder:
             raise BadFile(
-                f"shard {shown(file)}, which the index names for {shown(min(listed[file]))}",
+                f"shard {shown(file)}, which the index names for {shown(name)}",
                 found="no such file",
                 next_step="fetch it, then open the folder again",
                 file=folder,
             )
+        listed.setdefault(file, set()).add(name)
+
+    shards = {}
+    for file in sorted(listed):
         shards[file] = open_safetensors(folder / file)
         _compare_inventory(listed[file], shards[file], weight_map, folder / file)
 

@@ -23,7 +23,7 @@ from llama_ref.cli import two_ways
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.cli.terminal import Paint, Progress, print_lines, seconds, size, table, visible
 from llama_ref.config import Config
-from llama_ref.errors import printable
+from llama_ref.errors import LimitExceeded, printable
 from llama_ref.files import list_folder
 from llama_ref.loading import load
 from llama_ref.model import Model
@@ -39,6 +39,7 @@ EXAMPLE = """\
 
 RANDOM_PROMPT, TRAINED_PROMPT = "Once upon a time, a llama 🦙", "Once upon a time"
 N_WITHOUT_TOKENIZER = 16
+MAX_PROMPT = 512
 CLOSE_ENOUGH = 1e-3  # of the logits' standard deviation; rounding in float32 makes about 1e-5
 
 TAPS_SHOWN = {
@@ -152,6 +153,13 @@ def _tokenize(show: Show, model: Model, prompt: str) -> list[int]:
         show.line("There is no tokenizer here, so some ids by a formula:")
     else:
         ids = model.tokenizer.encode(prompt, bos=True)
+        if len(ids) > MAX_PROMPT:
+            raise LimitExceeded(
+                "--prompt",
+                expected=f"at most {MAX_PROMPT} tokens, since every intermediate is kept",
+                found=f"{len(ids):,}",
+                next_step="`llama-ref generate` takes longer ones",
+            )
         show.line(f'"{_one_line(prompt)}"')
     show.line(f"{_some(ids)}  ({len(ids)} ids)")
     return ids

@@ -1,0 +1,31 @@
+"""Command lines that a stranger's text or folder could turn against the machine they run on."""
+
+import json
+import warnings
+
+import pytest
+
+from llama_ref.__main__ import CANNOT_RUN, main
+from llama_ref.cli.demo import MAX_PROMPT
+from llama_ref.cli.demo_checkpoint import write_demo
+
+
+def test_demo_takes_no_prompt_whose_intermediates_fill_the_memory(tmp_path, capsys):
+    """The scores of n tokens are n times n numbers for every head of every layer."""
+    write_demo(tmp_path / "demo")
+    prompt = "x" * MAX_PROMPT  # and the token that begins the text
+    assert main(["demo", str(tmp_path / "demo"), "--prompt", prompt]) == CANNOT_RUN
+    assert "--prompt: expected at most 512 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["error", "ignore", "always"])
+def test_warnings_are_lines_whatever_python_was_told(tmp_path, capsys, action):
+    """A neighbour that cannot be read is one line on standard error under `python -W error` too."""
+    write_demo(tmp_path / "demo")
+    neighbour = json.dumps({"dim": "\x1b[31m"})
+    (tmp_path / "demo" / "params.json").write_text(neighbour, encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        assert main(["inspect", str(tmp_path / "demo")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("llama-ref: warning: config.json is used") and line.isprintable()
