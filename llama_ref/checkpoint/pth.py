@@ -31,7 +31,7 @@ from llama_ref.numerics import dtype_named
 PathLike = str | os.PathLike[str]
 
 MAX_NOTE = 4096
-MAX_SHARING = 2
+MAX_SHARING = 8
 NOTES = {"version": b"3\n", "byteorder": b"little"}
 
 KNOWN_MEMBER = re.compile(r"data\.pkl|data/[0-9]{1,20}|byteorder|version|\.(data/)?[a-z_]{1,40}")
