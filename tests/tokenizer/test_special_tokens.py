@@ -1,9 +1,14 @@
 """The 256 special tokens: ids that everybody shares, names that two sources give differently."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llama_ref.errors import BadRequest
 from llama_ref.tokenizer import load_tokenizer
+from llama_ref.tokenizer.requests import any_of
 from tests.tokenizer.files import (
     RANKS,
     rank_lines,
@@ -112,3 +117,19 @@ def test_special_ids_follow_the_ranks(tmp_path, n_ranks):
     assert tokenizer.vocab_size == n_ranks + 256
     assert (tokenizer.bos_id, tokenizer.eos_id) == (n_ranks, n_ranks + 1)
     assert tokenizer.stop_ids == (n_ranks + 1, n_ranks + 8, n_ranks + 9)
+
+
+few_letters = st.text("ab|.", min_size=1, max_size=6)
+
+
+@given(st.frozensets(few_letters, min_size=1, max_size=12), st.text("ab|.", max_size=40))
+def test_law_a_branching_pattern_splits_as_a_plain_one(names, text):
+    """Sharing beginnings changes nothing: the names one by one, longest first, find the same."""
+    in_turn = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    assert any_of(names).split(text) == re.split(f"({in_turn})", text)
+
+
+def test_names_that_begin_one_another_make_a_pattern():
+    """256 names, each the beginning of the next, are no deep pattern, and the longest is found."""
+    names = frozenset("<" * n for n in range(1, 257))
+    assert any_of(names).split("a" + "<" * 300 + "b") == ["a", "<" * 256, "", "<" * 44, "b"]
