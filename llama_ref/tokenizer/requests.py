@@ -88,7 +88,7 @@ def any_of(names: frozenset[str]) -> re.Pattern[str]:
 
 def _one_of(names: list[str], depth: int) -> str:
     """Return a pattern for one of several different texts, the longest first."""
-    shared = commonprefix(names)
+    shared = commonprefix(names)  # noqa: RUF071 (of characters is what is wanted)
     ends = sorted((name[len(shared) :] for name in names), key=len, reverse=True)
     if len(ends) == 1:
         return re.escape(shared)
