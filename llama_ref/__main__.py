@@ -5,6 +5,9 @@
 Exit codes: 0 good · 1 a finding (a difference, a fault, something to fix) · 2 cannot run ·
 130 interrupted by Ctrl-C · 141 whoever read the output went away. Only the module of the chosen
 verb is imported, so that `llama-ref --help` costs no NumPy.
+
+Python's `-m` looks for modules in the current folder first, before any line of this file runs. In a
+folder that came from someone else, use `llama-ref` or `python -P -m llama_ref`.
 """
 
 from __future__ import annotations
@@ -121,6 +124,8 @@ def _prepare_output() -> None:
     """Write UTF-8 into files and pipes whatever the locale, and never fail on a character."""
     if sys.stdout is None:  # closed by the shell: >&-
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if sys.stderr is None:  # 2>&-: what would be said there is said nowhere
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(

@@ -1,6 +1,7 @@
 """Command lines that a stranger's text or folder could turn against the machine they run on."""
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -16,6 +17,25 @@ def test_demo_takes_no_prompt_whose_intermediates_fill_the_memory(tmp_path, caps
     prompt = "x" * MAX_PROMPT  # and the token that begins the text
     assert main(["demo", str(tmp_path / "demo"), "--prompt", prompt]) == CANNOT_RUN
     assert "--prompt: expected at most 512 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["tokens", "generate"])
+def test_closed_standard_input_is_an_error_of_ours(tmp_path, capsys, monkeypatch, verb):
+    """`llama-ref tokens PATH - <&-` says so in one line."""
+    write_demo(tmp_path / "demo")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main([verb, str(tmp_path / "demo"), "-"]) == CANNOT_RUN
+    assert "standard input: expected a text, found nothing" in capsys.readouterr().err
+
+
+def test_closed_standard_error_changes_no_exit_code(tmp_path, capsys, monkeypatch):
+    """`2>&-` loses the messages, and puts none of them among the results."""
+    write_demo(tmp_path / "demo")
+    for path, code in ((tmp_path / "demo", 0), (tmp_path / "nowhere", CANNOT_RUN)):
+        monkeypatch.setattr(sys, "stderr", None)
+        assert main(["generate", str(path), "x", "--ids", "--max-tokens", "2"]) == code
+        assert "llama-ref" not in capsys.readouterr().out
+        sys.stderr.close()
 
 
 @pytest.mark.parametrize("action", ["error", "ignore", "always"])

@@ -165,6 +165,8 @@ def read_text(word: str) -> str:
     """
     if word != "-":
         return word
+    if sys.stdin is None:  # closed by the shell: <&-
+        raise BadFile("standard input", expected="a text", found="nothing: it is closed")
     data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
     if len(data) > MAX_STDIN_BYTES:
         raise LimitExceeded("standard input", expected=f"at most {MAX_STDIN_BYTES:,} bytes")
