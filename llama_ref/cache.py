@@ -147,10 +147,10 @@ class KVCache:
                 found=shown(capacity),
             )
         n_bytes = 2 * int(np.prod(shape, dtype=object)) * self.dtype.itemsize
-        if n_bytes > _physical_memory():
+        if n_bytes > physical_memory():
             raise LimitExceeded(
                 "KVCache",
-                expected=f"at most the {_physical_memory():,} bytes of this machine's memory",
+                expected=f"at most the {physical_memory():,} bytes of this machine's memory",
                 found=f"{n_bytes:,} for {capacity} positions",
                 next_step="ask for a smaller capacity",
             )
@@ -164,7 +164,7 @@ class KVCache:
         )
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
     """Return the bytes of memory of this machine, or a bound no machine reaches if it won't say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

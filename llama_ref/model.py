@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from llama_ref.cache import KVCache
+from llama_ref.cache import KVCache, physical_memory
 from llama_ref.config import Config
 from llama_ref.config.facts import facts, html_table
-from llama_ref.errors import NonFiniteError, printable
+from llama_ref.errors import LimitExceeded, NonFiniteError, printable
 from llama_ref.layer import Pass, run_layer
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
@@ -34,7 +34,7 @@ from llama_ref.ops.linear import linear
 from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
-from llama_ref.packing import Ids, Packed, is_batch, pack
+from llama_ref.packing import Ids, Packed, as_ids, is_batch, pack
 from llama_ref.trace import Tap, Trace, alarm, no_tap, of_layer
 from llama_ref.weights import Weights, non_finite_weight
 
@@ -100,7 +100,21 @@ class Model:
         ids : one-dimensional sequence of int
         positions : sequence of int, optional
             RoPE positions, strictly increasing; sparse ones reach far with few tokens.
+
+        Raises
+        ------
+        LimitExceeded
+            If scores and probabilities alone, T * T for each head, exceed this machine's memory.
         """
+        T = len(as_ids(ids))
+        n_bytes = 2 * self.config.n_layers * self.config.n_heads * T * T * self.dtype.itemsize
+        if n_bytes > physical_memory():
+            raise LimitExceeded(
+                "trace",
+                expected=f"at most the {physical_memory():,} bytes of this machine's memory",
+                found=f"{n_bytes:,} for the scores of {T:,} tokens",
+                next_step="trace fewer, or give `forward` a tap that keeps what you need",
+            )
         trace = Trace(self.weights.pairing)
         self.forward(ids, self.new_cache(), positions=positions, tap=trace)
         return trace

@@ -151,6 +151,13 @@ def test_cache_larger_than_memory_is_refused_before_it_is_allocated():
         model.new_cache(capacity=0)
 
 
+def test_trace_larger_than_memory_is_refused_before_it_is_run(monkeypatch):
+    """B11-170: the scores of 10,000 tokens are gigabytes; the message says so at once."""
+    monkeypatch.setattr("llama_ref.model.physical_memory", lambda: 10**9)
+    with pytest.raises(LimitExceeded, match=r"trace: .* 9,600,000,000 for the scores of 10,000"):
+        tiny_model().trace([1] * 10_000)
+
+
 def test_row_without_a_visible_position_is_an_error():
     """B11-173: minus infinity alone has no softmax."""
     with pytest.raises(BadRequest, match="row of minus infinities"):
