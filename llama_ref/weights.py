@@ -9,6 +9,7 @@ is kept as found and named in `pairing`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -21,7 +22,8 @@ from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
 from llama_ref.numerics import ACTIVATION_DTYPES, rows_of, wide_dtype
 
 FLOATS = set(ACTIVATION_DTYPES.values())
-ROWS_PER_SCAN = 1024
+NUMBERS_PER_SCAN = 2**24
+"""Numbers of a tensor looked at together: what is computed of them takes some ten megabytes."""
 
 PAIRING = {"hf": "half_split", "meta": "interleaved"}
 RECOMPUTED = ("rotary_emb.inv_freq", "rope.freqs")
@@ -162,14 +164,19 @@ def non_finite_weight(weights: Weights, layer: int | None) -> str | None:
 
 def first_non_finite(tensor: Tensor) -> tuple[tuple[int, ...], float] | None:
     """Return index and value of the first NaN or infinity of a tensor, or None; reads all of it."""
-    for lo in range(0, tensor.shape[0], ROWS_PER_SCAN):
-        hi = min(lo + ROWS_PER_SCAN, tensor.shape[0])
-        rows = rows_of(tensor, lo, hi)
+    for lo, rows in row_blocks(tensor):
         finite = np.isfinite(rows)
         if not finite.all():
-            first = tuple(np.argwhere(~finite)[0].tolist())
+            first = tuple(map(int, np.unravel_index(finite.argmin(), finite.shape)))
             return (lo + first[0], *first[1:]), float(rows[first])
     return None
+
+
+def row_blocks(tensor: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield a tensor some rows at a time, each time with the number of the first."""
+    n_rows = max(1, NUMBERS_PER_SCAN // max(1, math.prod(tensor.shape[1:])))
+    for lo in range(0, tensor.shape[0], n_rows):
+        yield lo, rows_of(tensor, lo, min(lo + n_rows, tensor.shape[0]))
 
 
 def _check_inventory(checkpoint: Checkpoint, config: Config) -> None:

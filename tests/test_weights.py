@@ -1,11 +1,13 @@
 """Stored tensors against the blueprint: what does not fit is refused by name (bad-inputs B3)."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llama_ref import weights
 from llama_ref.checkpoint import synthetic
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.errors import BadFile, Unsupported
@@ -171,3 +173,28 @@ def test_widening_changes_no_result(dtype):
     logits = model.logits(tiny_ids(6))
     assert logits.dtype == expected.dtype
     assert largest_difference(logits.astype(float), expected.astype(float)) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1), (8, 5), (1, 40), (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("at_once", [1, 7, 39, 1000])
+def test_the_first_non_finite_number_is_found_in_any_block(monkeypatch, shape, at_once):
+    """However many numbers are looked at together, the first one and its index are the same."""
+    monkeypatch.setattr(weights, "NUMBERS_PER_SCAN", at_once)
+    tensor = np.ones(shape, np.float32)
+    assert weights.first_non_finite(tensor) is None
+    for first in (39, 23, 0):
+        tensor.reshape(-1)[first] = np.inf
+        index = tuple(map(int, np.unravel_index(first, shape)))
+        assert weights.first_non_finite(tensor) == (index, np.inf)
+
+
+@pytest.mark.parametrize("shape", [(2**13, 2**12), (2**5, 2**20), (2**25, 1)], ids=str)
+def test_looking_for_non_finite_numbers_takes_little_memory(shape):
+    """A matrix of any shape, all of it NaN, is looked at in pieces of some megabytes."""
+    tensor = np.broadcast_to(np.float16(np.nan), shape)
+    tracemalloc.start()
+    try:
+        assert weights.first_non_finite(tensor)[0] == (0, 0)
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()

@@ -20,14 +20,13 @@ from llama_ref.config import Config
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.files import list_folder
 from llama_ref.names import OUTER_NAMES, expected_shapes
-from llama_ref.numerics import rows_of
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from llama_ref.weights import (
     FLOATS,
-    ROWS_PER_SCAN,
     assemble,
     first_non_finite,
     inventory_findings,
+    row_blocks,
 )
 
 
@@ -154,7 +153,7 @@ def _odd_numbers(name: str, tensor: Tensor) -> Iterator[Finding]:
 def _constant(matrix: Tensor) -> float | None:
     """Return the one number that a matrix consists of; None, and soon, if there are two."""
     first = None
-    for _, block in _blocks(matrix):
+    for _, block in row_blocks(matrix):
         first = block[0, 0] if first is None else first
         if not (block == first).all():
             return None
@@ -165,16 +164,9 @@ def _first_difference(a: Tensor, b: Tensor) -> int | None:
     """Return the first row in which two matrices differ; None if they are equal throughout."""
     if tuple(a.shape) != tuple(b.shape):
         return 0
-    for (lo, rows_a), (_, rows_b) in zip(_blocks(a), _blocks(b), strict=True):
+    for (lo, rows_a), (_, rows_b) in zip(row_blocks(a), row_blocks(b), strict=True):
         both_nan = np.isnan(rows_a) & np.isnan(rows_b)
         differs = ((rows_a != rows_b) & ~both_nan).any(axis=1)
         if differs.any():
             return lo + int(differs.argmax())
     return None
-
-
-def _blocks(matrix: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield a matrix some rows at a time, each time with the number of the first."""
-    for lo in range(0, matrix.shape[0], ROWS_PER_SCAN):
-        hi = min(lo + ROWS_PER_SCAN, matrix.shape[0])
-        yield lo, rows_of(matrix, lo, hi)
