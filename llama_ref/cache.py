@@ -124,6 +124,8 @@ class KVCache:
 
     def reserve(self, capacity: int) -> None:
         """Make room for `capacity` positions in all, keeping what is filled; never shrinks."""
+        if not is_whole(capacity, 0):
+            raise BadRequest("reserve", expected="a number of positions", found=shown(capacity))
         if capacity <= self.capacity:
             return
         key_LSKH, value_LSKH = self.key_LCKH[:, : self.length], self.value_LCKH[:, : self.length]

@@ -76,6 +76,9 @@ def test_full_cache_overwrites_nothing():
     with pytest.raises(LimitExceeded, match="reserve"):
         MODEL.forward([4], cache)
     np.testing.assert_array_equal(cache.key_LCKH, before)
+    for wrong in ("5", 4.0, True, -1):
+        with pytest.raises(BadRequest, match="reserve"):
+            cache.reserve(wrong)
     cache.reserve(4)
     after = MODEL.forward([4], cache)
     assert largest_difference(after, MODEL.logits([1, 2, 3, 4])[-1:]) < 1e-5

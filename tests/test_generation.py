@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import llama_ref as lr
+from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.errors import BadRequest, LimitExceeded
 from llama_ref.generation import prefill
+from llama_ref.sampling import sample
 from tests.models import TINY, largest_difference, tiny_ids, tiny_model
 
 MODEL = tiny_model()
@@ -61,6 +63,32 @@ def test_a_seed_gives_one_text():
 
     assert text(7) == text(7)
     assert len({tuple(text(seed)) for seed in range(8)}) == 8
+
+
+def test_every_token_is_drawn_with_its_own_step():
+    """Token number i is the draw of step i from the logits after the tokens before it."""
+    ids, drawn = list(PROMPT), []
+    parameters = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "seed": 7}
+    for step in range(12):
+        drawn.append(sample(MODEL.logits(ids)[-1], step=step, **parameters))
+        ids.append(drawn[-1])
+    generated = lr.generate(MODEL, PROMPT, max_tokens=12, temperature=1.5, seed=7)
+    assert ids_of(generated) == drawn
+
+
+def test_text_that_ends_inside_a_character_is_flushed(tmp_path):
+    """However early a generation ends, its texts join to the text of all its ids."""
+    write_demo(tmp_path / "demo")
+    model = lr.load(tmp_path / "demo")
+    prompt = model.tokenizer.encode("a", bos=True)
+    before = model.tokenizer.decode(prompt)
+    cut = 0
+    for n in range(1, 25):
+        tokens = list(lr.generate(model, prompt, max_tokens=n, temperature=2.0, stop_ids=()))
+        whole = model.tokenizer.decode(prompt + ids_of(tokens))
+        assert before + "".join(token.text for token in tokens) == whole
+        cut += 0xC2 <= tokens[-1].id <= 0xF4  # ends with the first byte of a longer character
+    assert cut > 0
 
 
 def test_top_k_1_is_greedy():

@@ -1,6 +1,7 @@
 """From a folder to a model: which layout it is, what stands beside the weights, what is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from llama_ref.checkpoint import Checkpoint, synthetic, write_hf
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.config import to_hf_dict
 from llama_ref.errors import BadFile, BadRequest, Unsupported
-from tests.models import TINY, tiny_ids, tiny_model
+from tests.checkpoint.pth_files import write_pth
+from tests.models import TINY, meta_name, tiny_ids, tiny_model
 
 
 @pytest.fixture
@@ -64,6 +66,37 @@ def test_folder_without_a_checkpoint_says_what_it_holds(tmp_path):
         lr.load(tmp_path / "nowhere")
     with pytest.raises(BadFile, match="not a readable folder"):
         lr.load(tmp_path / "notes.txt")
+
+
+SQUARE = replace(TINY, head_dim=4)  # params.json can only say D = N * H
+PARAMS = {
+    "dim": 24,
+    "n_layers": 2,
+    "n_heads": 6,
+    "n_kv_heads": 3,
+    "hidden_dim": 44,
+    "vocab_size": 97,
+    "norm_eps": 1e-5,
+    "rope_theta": 500_000.0,
+    "use_scaled_rope": True,
+    "rope_scaling_factor": 8.0,
+    "max_seq_len": 131_072,
+}
+
+
+@pytest.mark.parametrize("with_safetensors", [True, False])
+def test_weight_files_decide_between_two_blueprints(tmp_path, with_safetensors):
+    """Where config.json and params.json agree, safetensors are read first, else the .pth files."""
+    tensors = dict(synthetic.checkpoint(SQUARE))
+    write_hf(tmp_path / "both", to_hf_dict(SQUARE), tensors.items())
+    (tmp_path / "both" / "params.json").write_text(json.dumps(PARAMS), encoding="utf-8")
+    meta = {meta_name(name, SQUARE.n_layers): array for name, array in tensors.items()}
+    write_pth(tmp_path / "both" / "consolidated.00.pth", meta)
+    if not with_safetensors:
+        (tmp_path / "both" / "model.safetensors").unlink()
+    model = lr.load(tmp_path / "both")
+    assert model.weights.layout == ("hf" if with_safetensors else "meta")
+    assert model.logits([1, 2]).shape == (2, 97)
 
 
 def test_another_tokenizer_leaves_a_way_out(tmp_path):

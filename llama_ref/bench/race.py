@@ -18,6 +18,7 @@ from typing import IO, NamedTuple, cast
 
 from llama_ref.errors import BadRequest, shown
 
+ISOLATED = (sys.executable, "-P")  # finds no modules in the current folder
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -81,7 +82,7 @@ class Worker:
         # A file, not a pipe: a library that logs much would fill a pipe and stand still.
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "llama_ref.bench.contestants", name, str(path), str(threads)],
+            [*ISOLATED, "-m", "llama_ref.bench.contestants", name, str(path), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

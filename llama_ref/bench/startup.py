@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from llama_ref.bench.race import ISOLATED
 from llama_ref.errors import BadRequest, shown
 
 IMPORT = """
@@ -68,7 +69,7 @@ def measure_startup(folder: Path, rounds: int) -> Startup:
 
 def _run(code: str, *arguments: str) -> tuple[float, float]:
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        [*ISOLATED, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         last_words = done.stderr.strip().splitlines()[-1:]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_ref.__main__ import main
-from llama_ref.bench.limits import READ_BYTES, limits
+from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
 from llama_ref.bench.race import Turn, ratio
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.config import preset
@@ -17,8 +17,11 @@ def folder(tmp_path):
     return tmp_path / "demo"
 
 
-def test_every_figure_is_there_and_positive(folder, capsys):
-    """One short round on a tiny model gives startup, limits, speeds and fractions."""
+def test_every_figure_is_there_and_positive(folder, capsys, monkeypatch):
+    """One short round gives all figures, and no process it starts runs what lies in the folder."""
+    (folder / "argparse.py").write_text("raise SystemExit('ran a stranger')", encoding="utf-8")
+    (folder / "numpy.py").write_text("raise SystemExit('ran a stranger')", encoding="utf-8")
+    monkeypatch.chdir(folder)
     words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1", "--json"]
     assert main(["bench", str(folder), *words]) == 0
     figures = json.loads(capsys.readouterr().out)
@@ -84,3 +87,12 @@ def test_limits_follow_from_the_published_sizes():
     """A 1B model of 4.94 GB, at 27 GB/s, can decode no more than 5.46 tokens a second."""
     factor = limits(preset("llama-3.2-1b"), 128)["decode"]  # tokens per unit read
     assert factor * 27e9 / READ_BYTES == pytest.approx(27 / 4.943, rel=1e-3)
+
+
+def test_prompt_limit_counts_the_head_once():
+    """128 tokens of a 1B model are 128 times its layers and attention, and one row of its head."""
+    layers = 128 * 2 * 973_078_528  # weights of 16 layers
+    attention = 128 * 4 * 16 * 32 * 64 * 64  # layers, heads, width; 64 positions on average
+    head = 2 * 128_256 * 2048
+    factor = limits(preset("llama-3.2-1b"), 128)["prefill"]
+    assert PRODUCT_FLOPS / factor == pytest.approx(layers + attention + head, rel=1e-12)
