@@ -194,12 +194,19 @@ class Model:
             self._explain(None, partial(self._embed, packed, alarm))
         return hidden_TD
 
-    def _layers(self, hidden_TD: np.ndarray, packed: Packed, tap: Tap) -> np.ndarray:
-        """Run every layer on the hidden state of the packed tokens."""
+    def shared(self, packed: Packed) -> Pass:
+        """Return what all layers of one pass over these tokens share: positions, rotation, scaling.
+
+        Who runs layers one at a time, with `run_layer`, begins with this.
+        """
         table_dtype = self.lineage.rope_dtype(self.dtype)
         cos_TP, sin_TP = rope_table(packed.position_T, self.frequency_P, dtype=table_dtype)
         rotate = partial(ROTATE[self.weights.pairing], cos_TP=cos_TP, sin_TP=sin_TP)
-        shared = Pass(self.config, packed, rotate, self.lineage.score_scaling)
+        return Pass(self.config, packed, rotate, self.lineage.score_scaling)
+
+    def _layers(self, hidden_TD: np.ndarray, packed: Packed, tap: Tap) -> np.ndarray:
+        """Run every layer on the hidden state of the packed tokens."""
+        shared = self.shared(packed)
         for index, layer in enumerate(self.weights.layers):
             run = partial(run_layer, hidden_TD, layer, index, shared)
             try:

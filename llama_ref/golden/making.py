@@ -1,0 +1,303 @@
+"""Making a bundle: run the cases, keep the truth and the envelope, and put them in place at once.
+
+Data files are named after what is in them and are written beside whatever is there; then one rename
+puts the new manifest in place, and the bundle is the new one. An error, a full disk or Ctrl-C before
+that moment leaves the old bundle as it was, one after it leaves files that nobody names, and the
+next writer removes those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_ref.checkpoint.staging import move, staging_folder, writing
+from llama_ref.checkpoint.write import write_safetensors
+from llama_ref.errors import BadRequest, NonFiniteError, shown
+from llama_ref.files import list_folder, map_bytes
+from llama_ref.golden.bundle import FINGERPRINT_KINDS, Bundle, axes_of
+from llama_ref.golden.cases import MAIN, Case, cases_for, chosen, shape_case, shapes
+from llama_ref.golden.envelope import Piece, record
+from llama_ref.golden.logits import divergence
+from llama_ref.golden.manifest import (
+    FINGERPRINT,
+    FULL,
+    MANIFEST,
+    TIERS,
+    Manifest,
+    provenance,
+)
+from llama_ref.golden.models import ModelSpec, held, spec_of, weights_of
+from llama_ref.golden.passes import kind_of, tap_name, visible_parts
+from llama_ref.golden.sketch import sketch
+
+TOP = 8
+"""Logits of each token that a fingerprint keeps."""
+PIECE_BYTES = 2**28
+"""Truth of one case that goes into one file; of a larger one every layer has its own."""
+
+Progress = Callable[[int], object]
+
+
+def make(
+    model: str | os.PathLike[str] = "golden-tiny",
+    path: str | os.PathLike[str] = "golden",
+    *,
+    cases: Sequence[str] | None = None,
+    tier: str = FULL,
+    seed: int = 0,
+    overwrite: bool = False,
+    advance: Progress = lambda n: None,
+) -> Bundle:
+    """Make a golden bundle.
+
+    Parameters
+    ----------
+    model : str or path-like
+        The name of a preset, whose weights come from a formula; `synthetic:NAME?n_layers=2`; or the
+        folder of a checkpoint.
+    path : path-like
+        The folder to write; its parent exists.
+    cases : sequence of str, optional
+        Which cases, by name; "shapes" stands for those of other shapes than the model's, "all" for
+        everything. By default all that the model itself can run; a fingerprint has `far` alone.
+    tier : {"full", "fingerprint"}
+        All taps in float64; or sketches of some, a hundred kilobytes.
+    seed : int
+        Of the weights by formula, and of the token ids.
+    overwrite : bool
+        Whether a bundle that is there may be replaced.
+    advance : function of int
+        Told the tokens times layers that are done.
+
+    Returns
+    -------
+    Bundle
+        The new one, opened.
+
+    Raises
+    ------
+    BadRequest
+        If something stands at the path, or a name is unknown.
+    BadFile
+        If it cannot be written; whatever was there is as it was.
+    """
+    if tier not in TIERS:
+        raise BadRequest("tier", expected=" or ".join(TIERS), found=shown(tier))
+    folder, spec = Path(path), spec_of(model, seed)
+    _refuse_existing(folder, overwrite)
+    models, wanted = _chosen_cases(spec, cases, tier, seed)
+    manifest = Manifest(tier, models, wanted, {}, {}, {}, provenance())
+    made = not folder.exists()
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    try:
+        with _only_writer(folder), staging_folder(folder) as staging:
+            _record_all(manifest, staging, model, advance)
+            _put_in_place(manifest, staging, folder)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if nothing is in it
+        raise
+    return Bundle(folder)
+
+
+def case_names(model: str | os.PathLike[str] = "golden-tiny", seed: int = 0) -> list[str]:
+    """Return the names of all cases that a bundle of this model can have."""
+    return [case.name for case in cases_for(spec_of(model, seed).config, seed)] + list(shapes())
+
+
+def _chosen_cases(
+    spec: ModelSpec, names: Sequence[str] | None, tier: str, seed: int
+) -> tuple[dict[str, ModelSpec], list[Case]]:
+    """Return the cases of these names and the models that they run."""
+    others = {name: shape_case(name, shape, seed) for name, shape in shapes().items()}
+    own = cases_for(spec.config, seed)
+    if names is None:
+        names = [case.name for case in own]
+        if tier == FINGERPRINT:
+            names = ["far" if "far" in names else "prefill"]
+    expand = {"shapes": list(others), "all": [*(case.name for case in own), *others]}
+    flat = [each for name in names for each in expand.get(name, [name])]
+    cases = chosen(flat, [*own, *others.values()])
+    used = {case.model for case in cases}
+    models = {MAIN: spec} if MAIN in used else {}
+    models |= {
+        name: ModelSpec(shape.config, seed=seed, variant=shape.variant)
+        for name, shape in shapes().items()
+        if name in used
+    }
+    return models, cases
+
+
+def _record_all(
+    manifest: Manifest, staging: Path, model: str | os.PathLike[str], advance: Progress
+) -> None:
+    """Run every case; write its arrays into the staging folder, and what they are in the manifest."""
+    envelopes: dict[str, np.ndarray] = {}
+    for name, spec in manifest.models.items():
+        weights = held(weights_of(spec, model), spec.config)
+        for case in (case for case in manifest.cases if case.model == name):
+            manifest.taps[case.name] = {}
+            for number, arrays in enumerate(_recorded(case, record(case, spec, weights), manifest, envelopes, advance)):
+                if arrays:
+                    _save(manifest, staging, f"{case.name}-{number}" if number else case.name, arrays)
+    _save(manifest, staging, "envelope", envelopes)
+
+
+def _recorded(
+    case: Case,
+    pieces: Iterator[Piece],
+    manifest: Manifest,
+    envelopes: dict[str, np.ndarray],
+    advance: Progress,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the arrays of a case, in as few portions as memory likes."""
+    arrays: dict[str, np.ndarray] = {}
+    for piece in pieces:
+        for kind, truth in piece.truth.items():
+            tap = tap_name(piece.layer, kind)
+            if not np.isfinite(truth).all():
+                raise NonFiniteError(f"truth {case.name}/{tap}", expected="finite numbers")
+            if manifest.tier == FULL or kind in FINGERPRINT_KINDS or piece.layer is None:
+                name = f"{case.name}/{tap}"
+                manifest.taps[case.name][tap] = _described(tap, truth)
+                envelopes[name] = piece.envelope[kind].astype(np.float32)
+                arrays |= _stored(manifest.tier, name, truth)
+        if piece.legal_logits:
+            manifest.legal_logits[case.name] = _legal_logits(piece)
+        advance(len(case.ids))
+        if sum(array.nbytes for array in arrays.values()) > PIECE_BYTES:
+            yield arrays
+            arrays = {}
+    yield arrays
+
+
+def _stored(tier: str, name: str, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a bundle keeps of a tap, by stored name."""
+    kind = kind_of(name)
+    if tier == FULL:
+        return {name: truth}
+    kept = {f"{name}#sketch": sketch(visible_parts(kind, truth))}
+    if axes_of(name.partition("/")[2]).startswith("T"):
+        norms_T = np.linalg.norm(truth.reshape(len(truth), -1), axis=1)
+        kept[f"{name}#norms"] = norms_T.astype(np.float32)
+    if kind == "logits" or name.endswith("/logits"):
+        order = np.argsort(-truth, axis=-1, kind="stable")[:, :TOP]
+        kept[f"{name}#top_ids"] = order.astype(np.int32)
+        kept[f"{name}#top"] = np.take_along_axis(truth, order, axis=-1)
+    return kept
+
+
+def _described(tap: str, truth: np.ndarray) -> dict[str, Any]:
+    """Return what the manifest says of a tap."""
+    return {
+        "shape": list(truth.shape),
+        "axes": axes_of(tap),
+        "rms": float(f"{np.sqrt(np.mean(np.square(truth))):.6g}"),
+        "absmax": float(f"{np.abs(truth).max():.6g}"),
+    }
+
+
+def _legal_logits(piece: Piece) -> dict[str, Any]:
+    """Return, for each precision, how far legal rounding takes the logits."""
+    truth_TV = piece.truth["logits"]
+    return {
+        precision: {
+            "kl": float(f"{max(divergence(truth_TV, x).max() for x in legal):.4g}"),
+            "largest": float(f"{max(np.abs(x - truth_TV).max() for x in legal):.4g}"),
+        }
+        for precision, legal in piece.legal_logits.items()
+    }
+
+
+def _save(manifest: Manifest, staging: Path, stem: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays into a file named after its content, on disk to the last byte."""
+    temporary = staging / "tensors"
+    write_safetensors(temporary, arrays)
+    digest = hashlib.sha256(map_bytes(temporary).data).hexdigest()
+    name = f"{stem}-{digest[:12]}.safetensors"
+    manifest.files[name] = {"bytes": temporary.stat().st_size, "sha256": digest}
+    _sync(temporary)
+    move(temporary, staging / name)
+
+
+def _put_in_place(manifest: Manifest, staging: Path, folder: Path) -> None:
+    """Move data files, then the manifest, into the folder; remove what the manifest does not name."""
+    text = json.dumps(manifest.as_dict(), indent=1, allow_nan=False) + "\n"
+    with writing(staging / MANIFEST):
+        (staging / MANIFEST).write_text(text, encoding="utf-8")
+    _sync(staging / MANIFEST)
+    for name in manifest.files:
+        move(staging / name, folder / name)
+    _sync(folder)
+    move(staging / MANIFEST, folder / MANIFEST)
+    _sync(folder)
+    for name in list_folder(folder):
+        if name.endswith(".safetensors") and name not in manifest.files:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or the entries of a folder to disk."""
+    with writing(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Wait until nobody else writes into the folder; on systems without `flock`, do not wait."""
+    try:
+        import fcntl  # noqa: PLC0415  (POSIX)
+    except ImportError:
+        yield
+        return
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Refuse a path at which something stands, unless it is a bundle that may be replaced."""
+    if not os.path.lexists(folder):
+        if not folder.parent.is_dir():
+            raise BadRequest("folder to write to", expected="in one that exists", file=folder)
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise BadRequest(
+            "folder to write to", expected="a folder, or nothing yet", found="a file or a link",
+            file=folder,
+        )
+    names = [name for name in list_folder(folder) if not name.startswith(".writing-")]
+    if names and MANIFEST not in names:
+        raise BadRequest(
+            "folder to write to",
+            expected="an empty one, or a bundle",
+            found=shown(names[0]),
+            file=folder,
+        )
+    if names and not overwrite:
+        raise BadRequest(
+            "folder to write to",
+            expected="nothing there",
+            found="a bundle",
+            next_step="say --overwrite to replace it",
+            file=folder,
+        )

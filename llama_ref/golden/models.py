@@ -1,0 +1,179 @@
+"""Which model a bundle is about, and how to have it again: from a formula, or from a checkpoint.
+
+A bundle holds no weights. It says how any reader gets the same ones: the recipe `synth-1` with its
+seed, or the hash of every tensor of a checkpoint that the reader has to bring along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_ref.checkpoint.stored import Checkpoint
+from llama_ref.checkpoint.synthetic_model import open_synthetic
+from llama_ref.config import PRESETS, Config, preset
+from llama_ref.errors import BadRequest, shown
+from llama_ref.lineage import lineage_named
+from llama_ref.loading import open_checkpoint
+from llama_ref.model import Model
+from llama_ref.numerics import dtype_named, rows_of
+from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks
+
+FORMULA, CHECKPOINT = "synth-1", "checkpoint"
+HELD_BYTES = 2**30
+"""A model of fewer float32 bytes is computed once and kept; of a larger one, a layer at a time."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A blueprint, and where its weights come from.
+
+    Attributes
+    ----------
+    config : Config
+    recipe : {"synth-1", "checkpoint"}
+    seed : int
+        Of the formula.
+    variant : str
+        Of the formula: "plain" or "outliers".
+    sha256 : str
+        Of the tensors of a checkpoint; see `checkpoint_hash`.
+    layout : {"hf", "meta"}
+        Whose names and row order the weights have.
+    """
+
+    config: Config
+    recipe: str = FORMULA
+    seed: int = 0
+    variant: str = "plain"
+    sha256: str = ""
+    layout: str = "hf"
+
+    @property
+    def pairing(self) -> str:
+        """Which channels of the query and key taps RoPE pairs."""
+        return PAIRING[self.layout]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the weights' part of the manifest."""
+        if self.recipe == FORMULA:
+            return {"recipe": FORMULA, "seed": self.seed, "variant": self.variant}
+        return {"recipe": CHECKPOINT, "sha256": self.sha256, "layout": self.layout}
+
+
+def spec_of(model: str | os.PathLike[str], seed: int = 0) -> ModelSpec:
+    """Return the spec of a preset's name, a `synthetic:` address, or the folder of a checkpoint."""
+    if os.fspath(model) in PRESETS:
+        return ModelSpec(preset(os.fspath(model)), seed=seed)
+    if is_synthetic(model):
+        config, seed, variant = parse_synthetic_path(model)
+        return ModelSpec(config, seed=seed, variant=variant)
+    checkpoint, config = open_checkpoint(model)
+    config = replace(config, name=name_of(model))
+    digest = checkpoint_hash(checkpoint)
+    return ModelSpec(config, CHECKPOINT, sha256=digest, layout=checkpoint.layout)
+
+
+def weights_of(spec: ModelSpec, path: str | os.PathLike[str] | None = None) -> Weights:
+    """Return the weights of a spec.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    path : path-like, optional
+        The checkpoint folder, for a spec that names one by its hash.
+
+    Raises
+    ------
+    BadRequest
+        If a checkpoint is needed and not given, or is not the one that was meant.
+    """
+    if spec.recipe == FORMULA:
+        return assemble(open_synthetic(spec.config, spec.seed, spec.variant), spec.config)
+    if path is None:
+        raise BadRequest("weights", expected="the checkpoint that the bundle was made from")
+    checkpoint, config = open_checkpoint(path)
+    found = checkpoint_hash(checkpoint)
+    if found != spec.sha256 or config != spec.config:
+        raise BadRequest(
+            "weights",
+            expected=f"the checkpoint of SHA-256 {spec.sha256[:16]}…",
+            found=f"{found[:16]}…" if found != spec.sha256 else "another blueprint",
+            next_step="the bundle was made from other weights",
+            file=path,
+        )
+    return assemble(checkpoint, config)
+
+
+def model_of(spec: ModelSpec, weights: Weights, dtype: str, lineage: str) -> Model:
+    """Return a model of these weights; they are held as far as memory allows."""
+    return Model(spec.config, weights, lineage_named(lineage), dtype_named(dtype))
+
+
+def held(weights: Weights, config: Config) -> Weights:
+    """Return weights that are computed or read once: all of them, or a layer at a time."""
+    if 4 * config.n_params > HELD_BYTES:
+        return replace(weights, layers=OneLayerHeld(weights.layers))  # type: ignore[arg-type]
+    outer = {
+        name: in_memory(getattr(weights, name))
+        for name in ("embedding_VD", "final_gain_D", "w_head_VD")
+    }
+    if weights.w_head_VD is weights.embedding_VD:
+        outer["w_head_VD"] = outer["embedding_VD"]
+    return replace(weights, layers=tuple(map(layer_in_memory, weights.layers)), **outer)
+
+
+class OneLayerHeld(Sequence[Layer]):
+    """The layers of a model, of which the one that was asked for last is in memory."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        self._layers, self._index = layers, -1
+        self._held: Layer | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index != self._index or self._held is None:
+            self._held = None  # lets go of it before the next one is there
+            self._held, self._index = layer_in_memory(self._layers[index]), index
+        return self._held
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+def layer_in_memory(layer: Layer) -> Layer:
+    """Return a layer of arrays."""
+    return Layer(**{f.name: in_memory(getattr(layer, f.name)) for f in fields(layer)})
+
+
+def in_memory(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array; a mapped one stays mapped."""
+    return tensor if isinstance(tensor, np.ndarray) else rows_of(tensor, 0, tensor.shape[0])
+
+
+def checkpoint_hash(checkpoint: Checkpoint) -> str:
+    """Return the SHA-256 of all tensors: name, dtype and shape in a line, then the rows.
+
+    How they are cut into files does not matter.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint):
+        tensor = checkpoint[name]
+        head = f"{name} {tensor.dtype.name} {'x'.join(map(str, tensor.shape))}\n"
+        digest.update(head.encode())
+        for _, rows in row_blocks(tensor):
+            digest.update(np.ascontiguousarray(rows).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """Return what a folder is called, for a manifest that names no machine's paths."""
+    return shown(Path(path).name).strip("'")

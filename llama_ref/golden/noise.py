@@ -1,0 +1,52 @@
+"""Telling noise from a mistake: rounding has no shape.
+
+A wrong formula leaves an error that follows something: the numbers themselves (a wrong factor), a
+channel (a wrong gain), a token (a wrong position). Rounding too coarsely leaves one that follows
+nothing. The error is regressed on the reference as a whole, by token and by channel; noise leaves
+next to nothing explained, and no element far outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MOST_EXPLAINED = 0.35
+"""Share of the squared error that factors by token or channel may explain in noise."""
+MOST_PEAKED = 12.0
+"""Largest error of noise, in its root mean square."""
+
+
+def size_of(error: np.ndarray) -> float:
+    """Return the root mean square of an error."""
+    return float(np.sqrt(np.mean(np.square(error))))
+
+
+def explained_by_factors(error: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Return the share of an error that one factor explains: for all, by token, by channel.
+
+    What chance explains, one part in the numbers that share a factor, is taken off.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((50, 60))
+    >>> {name: round(share, 2) for name, share in explained_by_factors(0.1 * x, x).items()}
+    {'all': 1.0, 'token': 1.0, 'channel': 1.0}
+    """
+    e, r = (x.reshape(len(x), -1) for x in (error, reference))
+    total = float(np.sum(e * e)) or 1.0
+    shares = {}
+    for name, axis in (("all", None), ("token", 1), ("channel", 0)):
+        cross, square = np.sum(e * r, axis=axis), np.sum(r * r, axis=axis)
+        gained = float(np.sum(cross**2 / np.where(square, square, 1)))
+        n_factors = np.size(cross)
+        chance = n_factors / e.size
+        shares[name] = (gained / total - chance) / max(1 - chance, 1e-9)
+    return shares
+
+
+def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
+    """Tell whether an error follows nothing."""
+    if not np.isfinite(error).all() or error.size < 64:
+        return False
+    peak = float(np.abs(error).max()) / (size_of(error) or 1.0)
+    return peak <= MOST_PEAKED and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED

@@ -1,0 +1,181 @@
+"""Trying a mistake: a stretch of the candidate's pass once more, with the mistake in it.
+
+The stretch is the shortest one that leads to the wrong tap from taps that the candidate has: the op
+alone if it dumped everything, the whole model if it dumped logits alone. On the way everything it has
+replaces what is computed, so what is left at a tap is what this mistake does not explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llama_ref.golden.checking import CaseCheck
+from llama_ref.golden.judging import Judged
+from llama_ref.golden.mistake import Mistake
+from llama_ref.golden.passes import INPUTS, Moment, Session, Watch, kind_of, tap_name
+from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
+from llama_ref.trace import LAYER_TAPS
+
+HEAD = ("final_norm", "logits")
+
+
+def layer_of(tap: str) -> int | None:
+    """Return the layer in a tap's name.
+
+    Examples
+    --------
+    >>> layer_of("L07.q"), layer_of("logits")
+    (7, None)
+    """
+    return int(tap.partition(".")[0][1:]) if "." in tap else None
+
+
+@dataclass
+class Stretch:
+    """The part of a candidate's pass that leads to one tap.
+
+    Attributes
+    ----------
+    check : CaseCheck
+        The case, its candidate and its model.
+    tap : str
+        Where the stretch ends.
+    """
+
+    check: CaseCheck
+    tap: str
+    session: Session = field(init=False)
+    first: int = field(init=False)
+    last: int = field(init=False)
+    _entered: np.ndarray | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        assert self.check.model is not None
+        self.session = Session(self.check.model, self.check.case, self._dumped)
+        n_layers, layer = self.check.model.config.n_layers, layer_of(self.tap)
+        in_head = self.tap in HEAD
+        self.last = n_layers - 1 if in_head else (-1 if layer is None else layer)
+        has = set(self.check.source.taps)
+        whole = range(len(self.check.case.ids))
+
+        def is_there(tap: str) -> bool:
+            dump = self.check.source.get(tap) if tap in has else None
+            return dump is not None and len(dump.rows) == len(whole)
+
+        # The layer to begin with: the last one that is entered by what the candidate has.
+        latest = n_layers if in_head else self.last
+        self.first = next(
+            (i for i in range(latest, 0, -1) if is_there(tap_name(i - 1, "out"))), 0
+        )
+
+    def computed_kinds(self) -> set[str]:
+        """Return the kinds of taps that are computed in it: its end, and what is missing before."""
+        has = set(self.check.source.taps)
+        kinds = {kind_of(self.tap)}
+        for layer in range(self.first, self.last + 1):
+            kinds |= {kind for kind in LAYER_TAPS if tap_name(layer, kind) not in has}
+        if self.first == 0:
+            kinds |= {"embed"} - has
+        if self.tap == "logits":
+            kinds |= {"final_norm"} - has
+        return kinds & (upstream(kind_of(self.tap)) if self.first == self.last else set(INPUTS))
+
+    def residuals(self, mistake: Mistake | None, at: set[str]) -> dict[str, Judged]:
+        """Return what a mistake leaves unexplained at some taps of the stretch, and at its end.
+
+        Parameters
+        ----------
+        mistake : Mistake or None
+            None tries the right arithmetic.
+        at : set of str
+            Kinds of taps to look at, in the layer of the end.
+        """
+        found: dict[str, Judged] = {}
+
+        def compare(moment: Moment, dump: Dump, span: str) -> None:
+            if moment.name == self.tap or (moment.kind in at and moment.layer == self.last):
+                reference = rows_of_tap(moment.kind, moment.computed, dump.rows)
+                found[moment.name] = self.check.judged(
+                    moment.name, dump, reference, SPANS.index(span)
+                )[0]
+
+        self.run(mistake, replaying(self.check.source, compare))
+        return found
+
+    def predicted(self, mistake: Mistake) -> np.ndarray:
+        """Return what a port with this mistake would have at the end of the stretch."""
+        found: list[np.ndarray] = []
+
+        def keep(moment: Moment, dump: Dump, span: str) -> None:
+            if moment.name == self.tap:
+                found.append(rows_of_tap(moment.kind, moment.computed, dump.rows).copy())
+
+        self.run(mistake, replaying(self.check.source, keep))
+        return found[0]
+
+    def run(self, mistake: Mistake | None, replay: Watch) -> None:
+        """Run the stretch as a replay, with the mistake in it where it can be made at all."""
+        changes = mistake.changes if mistake and mistake.applies(self.session) else {}
+
+        def watch(moment: Moment) -> None:
+            change = changes.get(moment.kind)
+            if change is not None:
+                moment.computed[...] = change(moment)
+            replay(moment)
+
+        hidden_TD = self.session.embed(watch) if self.first == 0 else self._enter(replay)
+        for index in range(self.first, self.last + 1):
+            hidden_TD = self.session.layer(index, hidden_TD, watch)
+        if self.tap in HEAD:
+            self.session.head(hidden_TD, watch)
+
+    def _enter(self, replay: Watch) -> np.ndarray:
+        """Return what enters the first layer of the stretch, and show it to the replay."""
+        dump = self.check.source.get(tap_name(self.first - 1, "out"))
+        assert dump is not None
+        hidden_TD = dump.array.astype(np.float64)
+        replay(Moment("out", self.first - 1, hidden_TD, {}, self.session))
+        return hidden_TD
+
+    def _dumped(self, tap: str) -> np.ndarray | None:
+        dump = self.check.source.get(tap)
+        return None if dump is None else dump.array.astype(np.float64)
+
+
+def upstream(kind: str) -> set[str]:
+    """Return a kind of tap and everything in its layer that it is computed from."""
+    found = {kind}
+    for name in INPUTS[kind]:
+        if name != "hidden":
+            found |= upstream(name)
+    return found
+
+
+def evidence(
+    checks: list[CaseCheck], tap: str, mistakes: Mapping[str, Mistake], kinds: set[str]
+) -> Iterator[tuple[str, float]]:
+    """Yield, for each mistake, the worst rho it leaves anywhere in this layer, over all cases."""
+    stretches = [
+        stretch
+        for check in checks
+        for stretch in _stretches(check, tap, kinds)
+    ]
+    for name, mistake in mistakes.items():
+        worst = 0.0
+        for stretch in stretches:
+            left = stretch.residuals(mistake, kinds)
+            worst = max([worst, *(judged.ratios.rho for judged in left.values())])
+        yield name, worst
+
+
+def _stretches(check: CaseCheck, tap: str, kinds: set[str]) -> Iterator[Stretch]:
+    """Yield a stretch that goes through every tap of these kinds in the layer of a tap."""
+    layer, has = layer_of(tap), check.source.taps
+    if check.model is None:
+        return
+    own = [t for t in has if layer_of(t) == layer and kind_of(t) in kinds]
+    if own:
+        yield Stretch(check, own[-1])
