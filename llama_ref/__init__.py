@@ -56,6 +56,7 @@ _HOMES = {
     "numerics": "llama_ref.numerics",
     "ops": "llama_ref.ops",
     "sampling": "llama_ref.sampling",
+    "synthetic": "llama_ref.checkpoint",
     "tokenizer": "llama_ref.tokenizer",
 }
 __getattr__ = names_of(__name__, _HOMES)

@@ -2,6 +2,7 @@
 
     config.json + *.safetensors              HF layout       lineage "hf"
     params.json + consolidated.NN.pth        Meta layout     lineage "meta"
+    synthetic:llama-3.1-8b?seed=0            no folder       lineage "hf"
 
 Everything is opened before anything is read: the blueprint, the inventory of tensors checked
 against it, the tokenizer. The weights stay on disk until a forward pass touches them.
@@ -17,6 +18,7 @@ import numpy as np
 from llama_ref import checkpoint as layouts  # whose readers arrive when one is called
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.checkpoint.stored import Checkpoint
+from llama_ref.checkpoint.synthetic_model import is_synthetic, open_synthetic_path
 from llama_ref.config import Config, read_hf_config, read_meta_params
 from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.files import list_folder
@@ -42,7 +44,8 @@ def load(
     ----------
     path : path-like
         A folder in the HF or the Meta layout. Do not rewrite its files while the model is in use:
-        the map shows the file as it is, not as it was.
+        the map shows the file as it is, not as it was. Or `synthetic:` and the name of a published
+        blueprint, for weights by formula: `synthetic:llama-3.1-8b?seed=0&n_layers=4`.
     dtype : {"float32", "float64", "bfloat16", "float16"}
         Of the activations, and so the precision of the computation, whatever the files store.
     lineage : {"meta", "hf"}, optional
@@ -63,12 +66,14 @@ def load(
     ------
     BadFile, BadConfig, Unsupported, LimitExceeded
         If the folder is no checkpoint, or anything in it cannot be explained.
+    BadRequest
+        If there is no such lineage, or `synthetic:` is followed by what it does not know.
     """
     folder, activation_dtype = Path(path), dtype_named(dtype)
     rounding = None if lineage is None else lineage_named(lineage)
     checkpoint, config = open_checkpoint(folder)
     weights = assemble(checkpoint, config)
-    text = _tokenizer_of(folder, config) if tokenizer else None
+    text = _tokenizer_of(folder, config) if tokenizer and checkpoint.has_files else None
     if widen:
         weights = widened(weights, activation_dtype)
     rounding = rounding or lineage_named(checkpoint.layout)
@@ -77,6 +82,8 @@ def load(
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     """Open a checkpoint folder of either layout: its tensors by stored name, and its blueprint.
+
+    A path that begins with `synthetic:` is no folder: see `checkpoint.synthetic_model`.
 
     Raises
     ------
@@ -88,6 +95,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     A config.json and a params.json side by side have to agree; the weight files that are there
     decide which layout it is, safetensors first.
     """
+    if is_synthetic(path):
+        return open_synthetic_path(path)
     folder = Path(path)
     names = list_folder(folder)
     has_pth = any(name.endswith(".pth") for name in names)

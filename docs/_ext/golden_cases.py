@@ -3,8 +3,8 @@
     ```{golden-cases} rope
     ```
 
-Each case of tests/goldens/<op>.json says why it exists and which classic mistakes it catches; that
-is documentation, so it is shown here and written nowhere twice.
+Each case of llama_ref/golden/suite/cases/<op>.json says why it exists and which classic mistakes it
+catches; that is documentation, so it is shown here and written nowhere twice.
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-GOLDENS = Path(__file__).resolve().parents[2] / "tests" / "goldens"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDENS = ROOT / "llama_ref" / "golden" / "suite" / "cases"
 
 
 class GoldenCases(SphinxDirective):
@@ -37,6 +38,7 @@ def described(case):
     said = [nodes.paragraph("", sentence(case["why"]))]
     if case["catches"]:
         said.append(nodes.paragraph("", sentence("catches: " + " · ".join(case["catches"]))))
+    said.append(nodes.paragraph("", sentence("flags: " + " · ".join(case["flags"]))))
     return nodes.definition_list_item("", term, nodes.definition("", *said))
 
 

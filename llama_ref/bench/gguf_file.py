@@ -1,4 +1,4 @@
-"""A GGUF file of the same float32 weights, so that llama.cpp can run what the others run.
+"""A GGUF file of the same weights, so that llama.cpp can run what the others run.
 
 Needs the package `gguf`. Only weights and the numbers of the blueprint are written, no vocabulary:
 the race feeds token ids. GGUF stores query and key rows interleaved, HF half-split.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from llama_ref.config import Config
@@ -28,15 +29,24 @@ LAYER = {
 }
 
 
-def write_gguf(folder: Path, path: Path) -> None:
-    """Write the weights of an HF folder as one GGUF file of float32 tensors."""
+def write_gguf(folder: Path, path: Path, dtype: str = "float32") -> None:
+    """Write the weights of an HF folder as one GGUF file: matrices in `dtype`, norms in float32.
+
+    Parameters
+    ----------
+    folder : Path
+    path : Path
+        The file to write.
+    dtype : {"float32", "bfloat16"}
+        Of the matrices, which are rounded to it.
+    """
     import gguf  # noqa: PLC0415  (a peer's package, needed here alone)
 
     checkpoint, config = open_checkpoint(folder)
     weights = assemble(checkpoint, config)
     writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
     _write_blueprint(writer, config)
-    _write_tensors(writer, weights, config)
+    _write_tensors(writer, weights, config, dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -59,9 +69,14 @@ def _write_blueprint(writer, config: Config) -> None:
     writer.add_tokenizer_model("no_vocab")
 
 
-def _write_tensors(writer, weights: Weights, config: Config) -> None:
+def _write_tensors(writer, weights: Weights, config: Config, dtype: str) -> None:
+    from gguf import GGMLQuantizationType  # noqa: PLC0415
+
     def add(name: str, tensor) -> None:
-        writer.add_tensor(f"{name}.weight", np.ascontiguousarray(tensor, dtype=np.float32))
+        array, kind = np.ascontiguousarray(tensor, dtype=np.float32), None
+        if dtype == "bfloat16" and array.ndim == 2:  # gguf takes what NumPy lacks as bytes
+            array, kind = array.astype(ml_dtypes.bfloat16).view(np.uint8), GGMLQuantizationType.BF16
+        writer.add_tensor(f"{name}.weight", array, raw_dtype=kind)
 
     add("token_embd", weights.embedding_VD)
     if config.rope_scaling:

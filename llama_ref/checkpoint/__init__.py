@@ -7,7 +7,8 @@ pth.py            one file of Meta's layout       meta.py      a folder of them
                   pickle_stack.py and torch_objects.py its pickle, strided.py its tensors
 sharded.py        a matrix cut over files         kv_heads.py  heads that are stored twice
 write.py          an HF folder from tensors       staging.py   whole or not at all
-synthetic.py      every tensor of a blueprint, by formula
+synthetic.py      any tensor by formula           synthetic_model.py  all of a blueprint
+                  counter_hash.py what it is made of
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ _HOMES = {
     "open_hf": "llama_ref.checkpoint.hf",
     "open_meta": "llama_ref.checkpoint.meta",
     "open_safetensors": "llama_ref.checkpoint.safetensors",
+    "open_synthetic": "llama_ref.checkpoint.synthetic_model",
     "synthetic": "llama_ref.checkpoint.synthetic",
     "write_hf": "llama_ref.checkpoint.write",
     "write_safetensors": "llama_ref.checkpoint.write",
@@ -36,5 +38,6 @@ if TYPE_CHECKING:
     from llama_ref.checkpoint.meta import open_meta as open_meta
     from llama_ref.checkpoint.safetensors import open_safetensors as open_safetensors
     from llama_ref.checkpoint.stored import Checkpoint as Checkpoint
+    from llama_ref.checkpoint.synthetic_model import open_synthetic as open_synthetic
     from llama_ref.checkpoint.write import write_hf as write_hf
     from llama_ref.checkpoint.write import write_safetensors as write_safetensors

@@ -3,6 +3,9 @@
 When a program touches a page of a mapped file, the system reads some 30 pages around it, since most
 programs go on where they are. Right for weights; but an archive has a header before every tensor,
 and the 18,000 headers of a 405B checkpoint would read 2 GB to get at 2 MB.
+
+And letting go of what was read: pages of a mapped file count as a program's memory until the
+system wants them back.
 """
 
 from __future__ import annotations
@@ -30,6 +33,19 @@ def scattered_reads(*arrays: np.ndarray) -> Iterator[None]:
         yield
     finally:
         _advise(maps, "MADV_NORMAL")
+
+
+def let_go(*arrays: np.ndarray) -> None:
+    """Give back the memory that pages of mapped files take; touching them reads them again.
+
+    Parameters
+    ----------
+    *arrays : ndarray
+        Views of files mapped for reading; all pages of each file go. An array in memory is left
+        alone, and so is everything where the system takes no such advice.
+    """
+    maps = [found for array in arrays if (found := _map_behind(array)) is not None]
+    _advise(maps, "MADV_DONTNEED")
 
 
 def _map_behind(array: np.ndarray) -> mmap.mmap | None:

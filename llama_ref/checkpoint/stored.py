@@ -1,7 +1,7 @@
 """A checkpoint as one mapping: stored name -> mapped tensor, with the file each lives in.
 
 Opening reads headers only. A tensor is a read-only view of the mapped file, or, where a matrix
-was cut over several files, a `Matrix` that hands out rows.
+was cut over several files or is computed, a `Matrix` that hands out rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Checkpoint(Mapping[str, Tensor]):
     tensors : mapping of str to Tensor
         In stored order.
     files : mapping of str to tuple of str
-        For each tensor, the names of the files that hold it.
+        For each tensor, the names of the files that hold it; none if it is computed.
     """
 
     def __init__(
@@ -57,7 +57,14 @@ class Checkpoint(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._tensors)
 
+    @property
+    def has_files(self) -> bool:
+        """Whether any tensor lies in a file, and `path` is a folder."""
+        return any(self.files.values())
+
     def __repr__(self) -> str:
-        n_files = len({file for files in self.files.values() for file in files})
         name = printable(self.path.name)
+        if not self.has_files:
+            return f"<Checkpoint {name}: {len(self)} computed tensors of layout {self.layout}>"
+        n_files = len({file for files in self.files.values() for file in files})
         return f"<Checkpoint {name}: {len(self)} tensors in {n_files} {self.layout} files>"

@@ -1,21 +1,24 @@
 """Weights from a formula ("synth-1"): any element of any tensor, from its name and its index.
 
-    mix(x):       x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16
-    fnv1a(name):  h = 0x811c9dc5;  for each byte b:  h = (h ^ b) * 0x01000193
-    k0 = mix(fnv1a(name) ^ mix(seed));   k1 = mix(k0 + 0x9e3779b9)
-    h(i) = mix(mix(i + k0) ^ k1)             all in unsigned 32-bit integers that wrap
-
+    h(i)            the hash of `counter_hash`, i counting row by row through the shape [out, in]
+                    that Hugging Face files have
     matrix element  = ((h >> 25) - (h & 127)) * 2^-e,   e = round(log2(52.25 sqrt(fan_in) / gain))
     norm gain       = (96 + (h & 63)) / 128
+    token ids       = h(i) mod V, name "tokens"
 
-i counts row by row through the shape that Hugging Face files have, [out, in]. Any language, on any
-device, computes the same weights from these lines alone; each is exact in bfloat16 and float16, so
-two implementations never differ by their weights. The integers lie in -127 … 127 with standard
-deviation 52.25. The gains keep attention scores spread alike through 126 layers: small uniform
-dummies or unit norms would hide most bugs.
+Any language, on any device, computes the same weights from these lines alone (docs/, "Synthetic
+weights", has them in four); each is exact in bfloat16 and float16, so two implementations never
+differ by their weights. The integers lie in -127 … 127 with standard deviation 52.25. The gains
+keep attention scores spread alike through 126 layers: small uniform dummies or unit norms would
+hide most bugs.
 
-Source: mix is "lowbias32" of https://github.com/skeeto/hash-prospector; fnv1a is the
-32-bit FNV-1a of http://www.isthe.com/chongo/tech/comp/fnv/.
+The variant "outliers" is for the range of activations, which in trained models a few channels
+stretch by orders of magnitude. Elements of some channels are multiplied, still exact in 16 bits:
+
+    norm gain       by 16 in the channels  h(2^32 - 1), h(2^32 - 2) and h(2^32 - 3)  mod D
+    embedding       by 64 in the column    h(2^32 - 1)  mod D
+
+with h of the tensor's own name. No tensor is so large that these hashes are those of an element.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from llama_ref.checkpoint.counter_hash import BLOCK, N_HASHES, hash_blocks
 from llama_ref.config import Config
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
 from llama_ref.names import expected_shapes
@@ -41,12 +45,20 @@ GAINS = {
 }
 EMBEDDING_EXPONENT = 12  # so small that the eps of the first norm shows
 MATRIX_DEVIATION = 52.25
-N_HASHES = 2**32
-BLOCK = 65_536  # hashes at a time: their temporaries stay in the cache
+
+VARIANTS = ("plain", "outliers")
+N_OUTLIER_GAINS, OUTLIER_GAIN = 3, np.float32(16)
+OUTLIER_EMBEDDING = np.float32(64)
 
 
 def tensor(
-    name: str, shape: tuple[int, ...], seed: int = 0, lo: int = 0, hi: int | None = None
+    name: str,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    lo: int = 0,
+    hi: int | None = None,
+    *,
+    variant: str = "plain",
 ) -> np.ndarray:
     """Compute rows lo to hi - 1 of a tensor; no other row is computed.
 
@@ -60,6 +72,8 @@ def tensor(
         0 to 2^32 - 1.
     lo, hi : int
         Rows wanted, counted along the first axis; all by default.
+    variant : {"plain", "outliers"}
+        Whether some channels of gains and embedding stand out.
 
     Returns
     -------
@@ -70,7 +84,7 @@ def tensor(
     Unsupported
         If the formula has no scale for a tensor of that name and number of axes.
     BadRequest
-        If the shape, the seed or the rows are out of range.
+        If the shape, the seed, the rows or the variant are none.
     LimitExceeded
         If the tensor has more than 2^32 elements, more than the hash can count.
 
@@ -79,23 +93,61 @@ def tensor(
     >>> tensor("model.norm.weight", (4,), seed=1).tolist()
     [1.0859375, 1.03125, 1.1328125, 1.0]
     """
-    exponent = _exponent(name, shape)
+    exponent, has_outliers = _exponent(name, shape), check_variant(variant) == "outliers"
     hi = shape[0] if hi is None else hi
     if not 0 <= lo <= hi <= shape[0]:
         raise BadRequest(
             f"rows of {shown(name)}", expected=f"0 <= lo <= hi <= {shape[0]}", found=(lo, hi)
         )
     values = np.empty((hi - lo, *shape[1:]), np.float32)
-    for at, hashes in _hash_blocks(name, seed, lo * math.prod(shape[1:]), values.size):
-        block = values.reshape(-1)[at : at + hashes.size]
+    flat = values.reshape(-1)
+    scratch = np.empty(min(BLOCK, flat.size), np.uint32)
+    for at, hashes in hash_blocks(name, seed, lo * math.prod(shape[1:]), flat.size):
+        block = flat[at : at + hashes.size]
         if exponent is None:
             np.divide(96 + (hashes & 63), 128, out=block)
         else:
-            _to_elements(hashes, exponent, out=block)
+            _to_elements(hashes, scratch[: hashes.size], exponent, out=block)
+    if has_outliers:
+        channels, factor = outlier_channels(name, shape[-1], seed)
+        first = lo if len(shape) == 1 else 0  # whose channels are its rows
+        values[..., [c - first for c in channels if 0 <= c - first < values.shape[-1]]] *= factor
     return values
 
 
-def checkpoint(config: Config, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+def outlier_channels(name: str, n_channels: int, seed: int) -> tuple[list[int], np.float32]:
+    """Return which channels of a tensor stand out in the variant "outliers", and how far.
+
+    Parameters
+    ----------
+    name : str
+        The Hugging Face name.
+    n_channels : int
+        The last axis of the tensor.
+    seed : int
+        0 to 2^32 - 1.
+
+    Returns
+    -------
+    (list of int, float32)
+        Sorted and distinct: none for a projection, one for the embedding, up to three for a gain.
+
+    Raises
+    ------
+    BadRequest
+        If the seed is out of range.
+    """
+    kind = _kind(name)
+    is_gain = kind.endswith("norm")
+    n = N_OUTLIER_GAINS if is_gain else int(kind == "embed_tokens")
+    blocks = hash_blocks(name, seed, N_HASHES - n, n)
+    channels = {h % n_channels for _, hashes in blocks for h in hashes.tolist()}
+    return sorted(channels), OUTLIER_GAIN if is_gain else OUTLIER_EMBEDDING
+
+
+def checkpoint(
+    config: Config, seed: int = 0, variant: str = "plain"
+) -> Iterator[tuple[str, np.ndarray]]:
     """Compute every tensor of a model, one at a time, in the order in which the model uses them.
 
     Parameters
@@ -104,6 +156,8 @@ def checkpoint(config: Config, seed: int = 0) -> Iterator[tuple[str, np.ndarray]
         The blueprint.
     seed : int
         0 to 2^32 - 1.
+    variant : {"plain", "outliers"}
+        As of `tensor`.
 
     Yields
     ------
@@ -112,7 +166,7 @@ def checkpoint(config: Config, seed: int = 0) -> Iterator[tuple[str, np.ndarray]
         embedding.
     """
     for name, shape in expected_shapes(config, "hf").items():
-        yield name, tensor(name, shape, seed)
+        yield name, tensor(name, shape, seed, variant=variant)
 
 
 def token_ids(n: int, vocab_size: int, seed: int = 0) -> np.ndarray:
@@ -143,9 +197,21 @@ def token_ids(n: int, vocab_size: int, seed: int = 0) -> np.ndarray:
             found=f"n = {n}, vocab_size = {vocab_size}",
         )
     ids = np.empty(n, np.int64)
-    for at, hashes in _hash_blocks("tokens", seed, 0, n):
+    for at, hashes in hash_blocks("tokens", seed, 0, n):
         ids[at : at + hashes.size] = hashes % vocab_size
     return ids
+
+
+def check_variant(variant: str) -> str:
+    """Return the variant, or raise `BadRequest` with those that exist."""
+    if variant not in VARIANTS:
+        raise BadRequest("variant", expected=" or ".join(VARIANTS), found=shown(variant))
+    return variant
+
+
+def _kind(name: str) -> str:
+    """Return the last word of a name, ".weight" left out."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _exponent(name: str, shape: tuple[int, ...]) -> int | None:
@@ -156,7 +222,7 @@ def _exponent(name: str, shape: tuple[int, ...]) -> int | None:
         raise LimitExceeded(
             f"elements of {shown(name)}", expected="at most 2^32", found=math.prod(shape)
         )
-    kind = name.removesuffix(".weight").rpartition(".")[2]
+    kind = _kind(name)
     if len(shape) == 1 and kind.endswith("norm"):
         return None
     if len(shape) == 2 and kind == "embed_tokens":
@@ -169,54 +235,10 @@ def _exponent(name: str, shape: tuple[int, ...]) -> int | None:
     )
 
 
-def _to_elements(hashes: np.ndarray, exponent: int, out: np.ndarray) -> None:
-    """Turn hashes, which are overwritten, into elements of a matrix."""
-    low = hashes & 127
+def _to_elements(hashes: np.ndarray, scratch: np.ndarray, exponent: int, out: np.ndarray) -> None:
+    """Turn hashes, which are overwritten, into elements of a matrix: five operations each."""
+    np.bitwise_and(hashes, 127, out=scratch)
     hashes >>= 25
-    hashes -= low  # wraps below 0, which is what an int32 reads as a negative number
+    hashes -= scratch  # wraps below 0, which is what an int32 reads as a negative number
     out[:] = hashes.view(np.int32)
     out *= np.float32(2.0**-exponent)
-
-
-def _hash_blocks(name: str, seed: int, start: int, n: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield h(start) … h(start + n - 1) in blocks, each with how many came before it.
-
-    The array is filled anew for each block, so the caller may compute in place: NumPy spends more
-    time on fetching fresh memory for temporaries of this size than on the arithmetic.
-    """
-    k0, k1 = _keys(name, seed)
-    counter = np.arange(min(BLOCK, n), dtype=np.uint32)
-    hashes, scratch = np.empty_like(counter), np.empty_like(counter)
-    for at in range(0, n, BLOCK):
-        size = min(BLOCK, n - at)
-        np.add(counter[:size], np.uint32((start + at + k0) % N_HASHES), out=hashes[:size])
-        _mix(hashes[:size], scratch[:size])
-        hashes[:size] ^= np.uint32(k1)
-        _mix(hashes[:size], scratch[:size])
-        yield at, hashes[:size]
-
-
-def _keys(name: str, seed: int) -> tuple[int, int]:
-    """Return k0 and k1, which tell tensors and seeds apart."""
-    if not isinstance(seed, int) or not 0 <= seed < N_HASHES:
-        raise BadRequest("seed", expected="an integer, 0 to 2^32 - 1", found=shown(seed))
-    fnv = 0x811C9DC5
-    for byte in name.encode():
-        fnv = (fnv ^ byte) * 0x01000193 % N_HASHES
-    k0 = _mix_one(fnv ^ _mix_one(seed))
-    return k0, _mix_one((k0 + 0x9E3779B9) % N_HASHES)
-
-
-def _mix_one(x: int) -> int:
-    one = np.array([x], np.uint32)
-    _mix(one, np.empty_like(one))
-    return int(one[0])
-
-
-def _mix(x: np.ndarray, scratch: np.ndarray) -> None:
-    """Replace each integer by its hash: reversible, and each bit depends on all."""
-    x ^= np.right_shift(x, 16, out=scratch)
-    x *= np.uint32(0x7FEB352D)
-    x ^= np.right_shift(x, 15, out=scratch)
-    x *= np.uint32(0x846CA68B)
-    x ^= np.right_shift(x, 16, out=scratch)

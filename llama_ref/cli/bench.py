@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from llama_ref.bench.encoding import measure_encoding
+from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
 from llama_ref.bench.race import Turn, race, ratio
@@ -67,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
-    extra: dict[str, Any] = {}
+    with Progress("computing weights"):
+        extra: dict[str, Any] = {"formula": measure_formula(options.rounds)._asdict()}
     if options.tokenizer:
         with Progress("encoding"):
             extra["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
@@ -161,6 +163,8 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
             f"multiplies {figures['flops_per_second'] / 1e9:.0f} GFLOP/s",
         ),
     ]
+    speed, share = figures["formula"].values()
+    rows.append(("formula", f"{speed / 1e9:.2f} G weights/s on one core, {share:.0%} of limit"))
     if "encoding" in figures:
         megabytes = figures["encoding"]["bytes_per_second"] / 1e6
         share = figures["encoding"]["ratio_to_tiktoken"]

@@ -87,7 +87,8 @@ def _wrong_tensors(checkpoint: Checkpoint, config: Config) -> Iterator[Finding]:
 
 def tokenizer_of(checkpoint: Checkpoint, config: Config) -> tuple[Tokenizer | None, list[Finding]]:
     """Return the tokenizer of the folder, if it has one, and what is wrong with it."""
-    if not any(name in TOKENIZER_FILES for name in list_folder(checkpoint.path)):
+    names = list_folder(checkpoint.path) if checkpoint.has_files else ()
+    if not any(name in TOKENIZER_FILES for name in names):
         return None, []
     try:
         return load_tokenizer(checkpoint.path, vocab_size=config.vocab_size), []

@@ -31,7 +31,9 @@ EXAMPLE = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", help="checkpoint folder, in the HF or the Meta layout")
+    parser.add_argument(
+        "path", help="checkpoint folder, in the HF or the Meta layout, or synthetic:PRESET"
+    )
     parser.add_argument(
         "prompt",
         nargs="?",

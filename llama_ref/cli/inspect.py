@@ -39,7 +39,7 @@ MANY_FILES = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("path", help="checkpoint folder, in the HF or the Meta layout")
+    add("path", help="checkpoint folder, in the HF or the Meta layout, or synthetic:PRESET")
     add("--all", action="store_true", help="a line for every tensor: layers are not folded")
     add("--check", action="store_true", help="read everything: NaN, checksums, tied matrices")
     add("--json", action="store_true", help="print one JSON object")
@@ -139,6 +139,8 @@ def _print_findings(paint: Paint, inspection: Inspection) -> None:
 
 def _file_lines(inspection: Inspection, *, fold: bool) -> list[str]:
     """Return a numbered line for each file; of many, the first and the last."""
+    if not inspection.files:
+        return ["none: every number is computed when it is needed"]
     held = Counter(file for tensor in inspection.tensors for file in tensor.files)
     rows = [
         (f"[{number}]", label(name), _count(held[name], "tensor"), size(n_bytes))

@@ -100,7 +100,8 @@ def _row(name: str, same: list[Stored], files: list[str]) -> tuple[str, ...]:
     first = same[0]
     shape = " × ".join(map(str, first.shape)) or "scalar"
     places = sorted({files.index(file) + 1 for tensor in same for file in tensor.files})
-    return (name, first.dtype, shape, size(first.n_bytes), f"[{_ranges(places)}]")
+    where = f"[{_ranges(places)}]" if places else "computed"
+    return (name, first.dtype, shape, size(first.n_bytes), where)
 
 
 def _blocks(tensors: list[Stored]) -> Iterator[list[Stored]]:

@@ -23,10 +23,10 @@ from llama_ref.golden.measure import band_of, profile
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes import MISTAKES
 from llama_ref.golden.noise import is_noise, size_of
-from llama_ref.golden.passes import INPUTS, kind_of
-from llama_ref.golden.replay import rows_of_tap
+from llama_ref.golden.passes import INPUTS, Moment, kind_of
+from llama_ref.golden.replay import Dump, replaying, rows_of_tap
 from llama_ref.golden.report import FAIL, INHERITS, PASS, WARN, Profile, Report, Row, Suspect
-from llama_ref.golden.trying import Stretch, evidence, layer_of
+from llama_ref.golden.trying import Stretch, evidence, in_view_of, layer_of
 
 EXPLAINED = 0.5
 """A mistake has to take away this much of the error, as a share: a tenth less is no explanation."""
@@ -70,13 +70,16 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
 
 
 def _first(checks: list[CaseCheck]) -> tuple[CaseCheck, Row] | None:
-    """Return the first tap that is wrong by itself, in the case where it is worst."""
+    """Return the first tap that is wrong by itself, in the longest case in which it shows well."""
     wrong = [(check, row) for check in checks for row in check.rows if _own_rho(row) >= FAIL_AT]
     if not wrong:
         return None
     earliest = min(_place(row.tap) for _, row in wrong)
-    there = [(check, row) for check, row in wrong if _place(row.tap) == earliest]
-    return max(there, key=lambda pair: (math.isfinite(_own_rho(pair[1])), _own_rho(pair[1])))
+    there = [pair for pair in wrong if _place(pair[1].tap) == earliest]
+    finite = [pair for pair in there if math.isfinite(_own_rho(pair[1]))] or there
+    highest = max(_own_rho(row) for _, row in finite)
+    clear = [pair for pair in finite if _own_rho(pair[1]) >= highest / 4]
+    return max(clear, key=lambda pair: len(pair[0].case.ids))
 
 
 def _own_rho(row: Row) -> float:
@@ -124,7 +127,7 @@ def _explained(report: Report, checks: list[CaseCheck], first: tuple[CaseCheck, 
     tried = _tried(stretch)
     left = {m.id: rho for m, rho in tried}
     fitting = {
-        m.id: m for m, rho in tried if rho <= FAIL_AT and (rho <= EXPLAINED * own)
+        m.id: m for m, rho in tried if in_view_of(rho, own) <= FAIL_AT and rho <= EXPLAINED * own
     }
     ranked = sorted(left, key=lambda name: left[name])
     if not fitting:
@@ -134,25 +137,34 @@ def _explained(report: Report, checks: list[CaseCheck], first: tuple[CaseCheck, 
         runner_up = _suspect(ranked[0], left[ranked[0]]) if ranked else None
         return replace(report, runner_up=runner_up)
     kinds = {kind for m in fitting.values() for kind in m.changes} | {kind_of(row.tap)}
-    everywhere = dict(evidence(_of_same_model(checks, check), row.tap, fitting, kinds))
+    same = _of_same_model(checks, check)
+    everywhere = evidence(same, [layer_of(row.tap)], fitting, kinds)
+    if len(_ties(everywhere)) > 1:  # alike in one layer, as first and previous are in the second
+        layers = list(range(check.model.config.n_layers)) if layer_of(row.tap) is not None else []
+        again = evidence(same, layers, {name: fitting[name] for name in _ties(everywhere)}, kinds)
+        if min(again.values()) <= FAIL_AT:
+            everywhere |= again
     return _ranked(report, left, everywhere)
+
+
+def _ties(everywhere: dict[str, float]) -> list[str]:
+    """Return the mistakes that explain everything, best first, of those that hardly differ."""
+    order = sorted(everywhere, key=lambda name: everywhere[name])
+    limit = max(WARN_AT, 2 * everywhere[order[0]])
+    return [name for name in order if everywhere[name] <= min(limit, FAIL_AT)]
 
 
 def _ranked(report: Report, left: dict[str, float], everywhere: dict[str, float]) -> Report:
     """Choose among mistakes that explain the first wrong tap by what they leave elsewhere."""
-    order = sorted(everywhere, key=lambda name: (everywhere[name], left[name]))
-    best = order[0]
-    consistent = [name for name in order if everywhere[name] <= FAIL_AT]
-    ties = [name for name in consistent if everywhere[name] < max(WARN_AT, 2 * everywhere[best])]
-    others = [name for name in sorted(left, key=lambda name: left[name]) if name not in ties[:1]]
-    others = [name for name in others if name != best]
-    certain = len(ties) == 1
+    best = min(everywhere, key=lambda name: (everywhere[name], left[name]))
+    ties = _ties(everywhere)
+    rivals = [name for name in sorted(left, key=lambda name: left[name]) if name not in (best, *ties)]
     return replace(
         report,
         cause=_suspect(best, left[best]),
-        confidence="certain" if certain else "likely",
-        also=[_suspect(name, left[name]) for name in ties[1:]],
-        runner_up=_suspect(others[0], left[others[0]]) if others else None,
+        confidence="certain" if len(ties) == 1 else "likely",
+        also=[_suspect(name, left[name]) for name in ties if name != best],
+        runner_up=_suspect(rivals[0], left[rivals[0]]) if rivals else None,
     )
 
 
@@ -189,12 +201,10 @@ def _error(stretch: Stretch) -> tuple[np.ndarray, np.ndarray]:
     """Return what the end of a stretch is off by, and what it should be."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def keep(moment, dump, span):  # type: ignore[no-untyped-def]
+    def keep(moment: Moment, dump: Dump, span: str) -> None:
         if moment.name == stretch.tap:
             reference = rows_of_tap(moment.kind, moment.computed, dump.rows).copy()
             found.append((difference(moment.kind, dump, reference), reference))
-
-    from llama_ref.golden.replay import replaying  # noqa: PLC0415
 
     stretch.run(None, replaying(stretch.check.source, keep))
     return found[0]

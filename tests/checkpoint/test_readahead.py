@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llama_ref.checkpoint.pth import open_pth
-from llama_ref.checkpoint.readahead import scattered_reads
+from llama_ref.checkpoint.readahead import let_go, scattered_reads
 from llama_ref.files import map_bytes
 from tests.checkpoint.pth_files import write_pth
 
@@ -45,7 +45,30 @@ def test_an_opened_file_is_read_ahead_again(tmp_path):
     assert not tensors["w"].any()
 
 
+def resident(path):
+    """Return how many kB of a mapped file are counted as this process's memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is resident")
+def test_pages_that_were_read_are_given_back(tmp_path):
+    """After let_go no page of the file counts as memory, and its bytes are still there."""
+    path = tmp_path / "x.bin"
+    path.write_bytes(bytes(range(256)) * 2**12)
+    view = map_bytes(path)[2**19 :].reshape(-1, 256)
+    assert view.sum(axis=0)[3] == 3 * len(view)
+    assert resident(path) >= 2**9
+    let_go(view)
+    assert resident(path) == 0
+    assert view[5, 7] == 7
+
+
 def test_arrays_in_memory_are_left_alone():
-    """An array that no file is behind needs no advice."""
-    with scattered_reads(np.zeros(3), np.zeros((4, 4))[1:, 2:]):
+    """An array that no file is behind needs no advice, and keeps its numbers."""
+    in_memory = np.ones(3)
+    with scattered_reads(in_memory, np.zeros((4, 4))[1:, 2:]):
         pass
+    let_go(in_memory)
+    assert in_memory.tolist() == [1, 1, 1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_ref.checkpoint import synthetic
+from llama_ref.checkpoint.counter_hash import hash_blocks
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
@@ -124,6 +125,22 @@ def test_rows_are_those_of_the_whole_across_blocks():
     assert whole[299, 699] * 2.0**10 == published_integer(name, 3, 300 * 700 - 1)
 
 
+@pytest.mark.parametrize("n", [1, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("start", [0, 1, 40_000, 2**32 - 3, 2**32 - 70_000])
+def test_blocks_of_hashes_are_the_definition(start, n):
+    """Blocks follow each other without a gap, wrap at 2^32, and hold the hashes as defined."""
+    name, position = "lm_head.weight", 0
+    for at, block in hash_blocks(name, 8, start, n):
+        assert at == position
+        assert block.dtype == np.uint32
+        assert 0 < block.size <= 65_536
+        for i in (0, block.size // 2, block.size - 1):
+            expected = published_hash(name, 8, (start + at + i) % 2**32)
+            assert block[i] == expected
+        position += block.size
+    assert position == n
+
+
 def test_integers_have_the_stated_mean_and_deviation():
     """A million elements have mean 0 and standard deviation sqrt(2730.5), and reach both ends."""
     values = synthetic.tensor(Q_PROJ, (1024, 1024), seed=9).astype(np.float64) * 2.0**10
@@ -204,6 +221,73 @@ def test_checkpoint_has_every_tensor_in_model_order(tied):
         assert array.tobytes() == synthetic.tensor(name, array.shape, 6).tobytes()
 
 
+def last_hashes(name, seed, n, width):
+    return {published_hash(name, seed, 2**32 - 1 - j) % width for j in range(n)}
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.3.input_layernorm.weight"])
+def test_three_gains_stand_out(name):
+    """Outliers are 16 times the plain gain, in the channels that the last three hashes name."""
+    plain = synthetic.tensor(name, (4096,), 5)
+    ratio = synthetic.tensor(name, (4096,), 5, variant="outliers") / plain
+    channels = last_hashes(name, 5, 3, 4096)
+    assert ratio.dtype == np.float32
+    assert set(np.flatnonzero(ratio != 1)) == channels
+    assert len(channels) == 3
+    assert set(ratio) == {1, 16}
+    assert synthetic.outlier_channels(name, 4096, 5)[0] == sorted(channels)
+
+
+def test_channels_that_coincide_stand_out_once():
+    """Of a width of two, three channels are no more than two, each multiplied once."""
+    plain = synthetic.tensor("model.norm.weight", (2,), 5)
+    ratio = synthetic.tensor("model.norm.weight", (2,), 5, variant="outliers") / plain
+    assert set(ratio) <= {1, 16}
+    assert 16 in ratio
+
+
+def test_one_column_of_the_embedding_stands_out():
+    """One column is 64 times the plain one, in any rows that are asked for; nothing else is."""
+    name, shape = "model.embed_tokens.weight", (500, 256)
+    plain = synthetic.tensor(name, shape, 5)
+    whole = synthetic.tensor(name, shape, 5, variant="outliers")
+    (column,) = last_hashes(name, 5, 1, 256)
+    expected = plain.copy()
+    expected[:, column] *= 64
+    assert whole.tobytes() == expected.tobytes()
+    rows = synthetic.tensor(name, shape, 5, 400, 407, variant="outliers")
+    assert rows.tobytes() == expected[400:407].tobytes()
+
+
+def test_rows_of_gains_with_outliers_are_those_of_the_whole():
+    """A stretch of a gain has the outliers that lie in it, at their places."""
+    whole = synthetic.tensor("model.norm.weight", (64,), 5, variant="outliers")
+    for lo, hi in [(0, 64), (3, 20), (20, 64), (63, 64), (5, 5)]:
+        part = synthetic.tensor("model.norm.weight", (64,), 5, lo, hi, variant="outliers")
+        assert part.tobytes() == whole[lo:hi].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("model.norm.weight", (16384,)), ("model.embed_tokens.weight", (99, 16384))]
+)
+def test_outliers_are_exact_in_16_bits(name, shape, dtype):
+    """Rounding an outlier to bfloat16 or float16 changes nothing."""
+    values = synthetic.tensor(name, shape, 3, variant="outliers")
+    assert (values.astype(dtype).astype(np.float32) == values).all()
+
+
+def test_projections_have_no_outliers():
+    """Every matrix but the embedding is the same in both variants."""
+    for name in EXPONENTS:
+        if "embed" not in name:
+            plain, other = (
+                synthetic.tensor(name, (8, 64), 5, variant=variant)
+                for variant in synthetic.VARIANTS
+            )
+            assert plain.tobytes() == other.tobytes()
+
+
 REFUSED = {
     "unknown name": (("model.layers.0.mlp.bias", (4, 4)), {}, Unsupported, "mlp.bias"),
     "a norm with two axes": (("model.norm.weight", (4, 4)), {}, Unsupported, r"\(4, 4\)"),
@@ -218,6 +302,7 @@ REFUSED = {
     "rows below 0": ((Q_PROJ, (4, 4)), {"lo": -1}, BadRequest, "rows"),
     "rows beyond the end": ((Q_PROJ, (4, 4)), {"hi": 5}, BadRequest, "rows"),
     "rows reversed": ((Q_PROJ, (4, 4)), {"lo": 3, "hi": 2}, BadRequest, "rows"),
+    "another variant": ((Q_PROJ, (4, 4)), {"variant": "wild"}, BadRequest, "plain or outliers"),
 }
 
 

@@ -33,6 +33,8 @@ def test_every_figure_is_there_and_positive(folder, capsys, monkeypatch):
     assert set(figures["tokens_per_second"]) == {"llama_ref"}
     assert 0 < figures["fraction_of_limit"]["llama_ref"]["decode"] < 1
     assert figures["ratio_to"] == {}
+    assert figures["formula"]["elements_per_second"] > 0
+    assert figures["formula"]["fraction_of_limit"] > 0
 
 
 @pytest.mark.real

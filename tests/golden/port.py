@@ -106,6 +106,8 @@ class _Port:
         final = self._norm(hidden, self.final_gain)
         if self.mistake == "final-norm-missing":
             final = hidden
+        if self.mistake == "final-norm-twice":
+            final = self._norm(final, self.final_gain)
         self.taps.rows("final_norm", call.index, final)
         self.taps.rows("logits", call.index, self._logits(final))
 
@@ -163,12 +165,14 @@ class _Port:
         self.taps.heads(name("v"), call.index, heads(value, n_kv_heads, None))
 
         query = self._turned(heads(query, n_heads, mistake), call, "queries")
-        key = self._turned(heads(key, n_kv_heads, mistake), call, "keys")
+        plain_key = heads(key, n_kv_heads, mistake)
+        key = self._turned(plain_key, call, "keys")
         value = self._turned(heads(value, n_kv_heads, mistake), call, "values")
         self.taps.heads(name("q_rope"), call.index, query)
         self.taps.heads(name("k_rope"), call.index, key)
 
-        keys, values, index = self.caches[number].append(key, value, call.index, mistake)
+        cache = self.caches[number]
+        keys, values, index = cache.append(key, plain_key, value, call.index, mistake)
         groups = n_heads // n_kv_heads
         scores = scaled_scores(query, spread(keys, groups, "key", mistake), config, mistake)
         self.taps.maps(name("scores"), call.index, index, scores, "float32")

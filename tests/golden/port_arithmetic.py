@@ -13,6 +13,7 @@ FORMATS = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 SUMMED_AT_ONCE = 16
 
@@ -21,10 +22,22 @@ _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 def on_grid(x, name):
     """Round float32 numbers to a format, `tf32` among them, and return them as float32."""
-    if name == "tf32":  # add half a step of the 13 bits to go, and one more if the last kept is odd
-        bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-        return ((bits + 0xFFF + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+    if name == "tf32":
+        return _tf32(x)
     return x.astype(FORMATS[name], copy=False).astype(np.float32, copy=False)
+
+
+def _tf32(x):
+    """Keep 10 bits behind the point, halves going away from zero: cvt.rna of tensor cores."""
+    mantissa, exponent = np.frexp(x)  # a mantissa is below 1, so 11 of its bits are kept
+    return np.ldexp(half_away(np.ldexp(mantissa, 11)), exponent - 11)
+
+
+def half_away(x):
+    """Round to whole numbers, halves away from zero: roundf of C, which NumPy lacks."""
+    towards_zero = np.trunc(x)
+    is_far = np.abs(x - towards_zero) >= 0.5
+    return towards_zero + np.copysign(is_far, x).astype(x.dtype)
 
 
 def matmul(x, weight, mistake):

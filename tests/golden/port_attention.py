@@ -20,15 +20,26 @@ class Cache:
         self.index = np.zeros((batch, capacity), np.int64)
         self.filled = 0
 
-    def append(self, keys, values, index, mistake):
-        """Write what is new behind what is there; return all keys, values and indices."""
+    def append(self, keys, plain_keys, values, index, mistake):
+        """Write what is new behind what is there; return all keys, values and indices.
+
+        The plain keys, those that RoPE has not turned, are there for who stores the wrong ones.
+        """
         lo = self.filled
         if mistake == "cache-last-entry-overwritten" and lo > 0:
             lo -= 1
+        if mistake == "cache-in-float8":
+            keys, values = on_grid(keys, "float8"), on_grid(values, "float8")
         self.filled = hi = lo + keys.shape[2]
         self.keys[:, :, lo:hi], self.values[:, :, lo:hi] = keys, values
         self.index[:, lo:hi] = index
-        return self.keys[:, :, :hi], self.values[:, :, :hi], self.index[:, :hi]
+        now = self.keys[:, :, :hi]
+        if (
+            mistake == "cache-holds-unrotated-keys"
+        ):  # turned for this call, and plain for later ones
+            now = now.copy()
+            self.keys[:, :, lo:hi] = plain_keys
+        return now, self.values[:, :, :hi], self.index[:, :hi]
 
 
 def heads(flat, n_heads, mistake):
@@ -82,6 +93,8 @@ def visible(query_index, key_index, first, mistake):
             sees = other <= own - first
         case "mask-forgets-cache":
             sees = sees & (other >= first)
+        case "mask-missing-in-later-chunks":
+            sees = sees | (first > 0)
         case "cache-written-too-late":
             sees = sees & ((other < own) | (first == 0))
         case "padding-attended":

@@ -4,10 +4,15 @@ Arrays are (batch, heads, tokens, width), positions (batch, tokens).
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 
 from tests.golden.port_arithmetic import on_grid
+
+LLAMA_3_1 = SimpleNamespace(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
+)
 
 
 def rope(x, position, config, kind, mistake):
@@ -21,7 +26,11 @@ def rope(x, position, config, kind, mistake):
     unit = _unit_numbers(x.shape[1], position, config, mistake)
     if mistake == "rope-applied-twice":
         unit = unit * unit
-    return _from_complex(_to_complex(x, mistake) * unit, mistake)
+    z = _to_complex(x, mistake)
+    if mistake == "rope-table-in-other-pairing":  # each angle twice in a row, over the whole width
+        first, second = np.split(np.repeat(unit, 2, axis=-1), 2, axis=-1)
+        return _from_complex((z * first).real + 1j * (z * second).imag, mistake)
+    return _from_complex(z * unit, mistake)
 
 
 def _unit_numbers(n_heads, position, config, mistake):
@@ -68,9 +77,15 @@ def _frequencies(config, mistake):
     if mistake == "rope-exponent-of-model-width":
         width = config.d_model
     plain = [math.exp(-step * p / width * math.log(theta)) for p in range(config.head_dim // 2)]
-    if config.rope_scaling is None or mistake == "rope-scaling-missing":
+    scaling = config.rope_scaling
+    if scaling is None and mistake == "rope-scaling-uncalled-for":
+        scaling = LLAMA_3_1
+    if scaling is None or mistake == "rope-scaling-missing":
         return plain
-    return [_stretched(frequency, config.rope_scaling, mistake) for frequency in plain]
+    stretched = [_stretched(frequency, scaling, mistake) for frequency in plain]
+    if mistake == "rope-factors-inverted":
+        return [one * one / slowed for one, slowed in zip(plain, stretched, strict=True)]
+    return stretched
 
 
 def _stretched(frequency, scaling, mistake):

@@ -4,10 +4,9 @@ A mistake in loading is a function of the matrices of one layer that returns tho
 weight loses in a quantised format it loses here too: the port computes with what comes back.
 """
 
-import ml_dtypes
 import numpy as np
 
-from tests.golden.port_arithmetic import on_grid
+from tests.golden.port_arithmetic import half_away, on_grid
 
 NAMES = {
     "attn_gain": "input_layernorm",
@@ -65,8 +64,8 @@ def _stored(weight, mistake):
 
 def _q8_0(weight):
     blocks, restore = _in_blocks(weight)
-    scale = np.abs(blocks).max(axis=-1, keepdims=True) / 127
-    steps = np.rint(blocks / np.where(scale == 0, 1, scale))
+    scale = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
+    steps = half_away(blocks * _inverse(scale))
     return restore(steps * scale.astype(np.float16).astype(np.float32))
 
 
@@ -74,15 +73,20 @@ def _q4_0(weight):
     """Sixteen steps, of which the lowest is the number of largest magnitude, whatever its sign."""
     blocks, restore = _in_blocks(weight)
     at = np.abs(blocks).argmax(axis=-1)[..., None]
-    scale = np.take_along_axis(blocks, at, axis=-1) / -8
-    steps = np.minimum(np.floor(blocks / np.where(scale == 0, 1, scale) + 8.5), 15)
+    scale = np.take_along_axis(blocks, at, axis=-1) / np.float32(-8)
+    steps = np.minimum(np.trunc(blocks * _inverse(scale) + np.float32(8.5)), 15)
     return restore((steps - 8) * scale.astype(np.float16).astype(np.float32))
+
+
+def _inverse(scale):
+    """Return 1 / scale in float32; ggml multiplies by it, which now and then is not to divide."""
+    return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
 
 
 def _float8(weight):
     scale = np.abs(weight).max(axis=-1, keepdims=True) / 448
     scale = np.where(scale == 0, 1, scale)
-    return (weight / scale).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
+    return on_grid(weight / scale, "float8") * scale
 
 
 def _in_blocks(weight):
@@ -97,6 +101,13 @@ def _in_head_order(weight, head_dim, pairs_first):
     half = head_dim // 2
     shape = (-1, half, 2) if pairs_first else (-1, 2, half)
     return weight.reshape(*shape, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _key_rows_by_query_heads(own, config):
+    """Go to neighbours in heads as many as there are query heads, and back in those there are."""
+    narrow = len(own["k"]) // config.n_heads
+    there = _in_head_order(own["k"], narrow, pairs_first=False)
+    return {"k": _in_head_order(there, config.head_dim, pairs_first=True)}
 
 
 def _qkv_grouped(own, config):
@@ -140,6 +151,7 @@ SPOILED = {
     "query-key-rows-unpermuted": lambda own, config: {
         short: _in_head_order(own[short], config.head_dim, pairs_first=True) for short in "qk"
     },
+    "key-rows-permuted-by-query-heads": _key_rows_by_query_heads,
     "fused-qkv-grouped": _qkv_grouped,
     "fused-gate-up-interleaved": _gate_up_interleaved,
     "unknown-stale-weight-tile": _stale_tile,

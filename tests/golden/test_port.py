@@ -20,6 +20,8 @@ from tests.models import TINY, tiny_ids, tiny_model
 # Square projections, and pairs of channels in all three bands of Llama 3.1's scaling.
 SQUARE = replace(TINY, d_model=48, n_heads=4, n_kv_heads=2, head_dim=12, n_layers=3)
 FACTOR_32 = replace(SQUARE, rope_scaling=replace(SQUARE.rope_scaling, factor=32.0))
+UNSCALED = replace(SQUARE, rope_scaling=None)
+NEEDED = {"rope-factor-8": FACTOR_32, "rope-scaling-uncalled-for": UNSCALED}
 SHAPES = {
     "groups of 2, D != N*H": TINY,
     "groups of 4, square, 3 layers": replace(SQUARE, n_kv_heads=1),
@@ -123,7 +125,7 @@ right_taps = cache(partial(taps_of_cases, mistake=None))
 
 def changes(mistake, dtype):
     """Return what a mistake changes, (place in dataflow order, kind of tap, case, how much)."""
-    config = FACTOR_32 if mistake == "rope-factor-8" else SQUARE
+    config = NEEDED.get(mistake, SQUARE)
     right, wrong = right_taps(config, dtype), taps_of_cases(config, dtype, mistake)
     order = {tap: at for at, tap in enumerate(tap_names(config.n_layers))}
     return sorted(
@@ -153,9 +155,11 @@ def test_every_mistake_shows_first_where_it_is_made(mistake, kind):
 @pytest.mark.parametrize(
     ("mistake", "cases"),
     {
+        "cache-holds-unrotated-keys": {"chunks"},
         "cache-last-entry-overwritten": {"chunks"},
         "cache-written-too-late": {"chunks"},
         "mask-forgets-cache": {"chunks"},
+        "mask-missing-in-later-chunks": {"chunks"},
         "mask-not-offset-by-cache": {"chunks"},
         "padding-attended": {"short"},
         "rope-positions-count-padding": {"short"},

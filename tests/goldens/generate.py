@@ -1,5 +1,6 @@
 """Write the stored goldens anew: `python tests/goldens/generate.py` (needs the extra `peers`).
 
+The cases of single ops go into the package, where a backend runs them from; whole passes stay here.
 Everything a golden holds was computed by transformers, or by Meta's formulas in torch; nothing by
 llama_ref, whose only part in this is the formula that weights and token ids come from. A test under
 `tests/peers` computes all of it again and compares.
@@ -19,6 +20,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from llama_ref.golden.suite.case import FOLDER as OP_CASES  # noqa: E402
 from tests.goldens.make_attention import attention_cases, softmax_cases  # noqa: E402
 from tests.goldens.make_forward import forward_goldens  # noqa: E402
 from tests.goldens.make_ops import (  # noqa: E402
@@ -45,7 +47,7 @@ def main():
     """Write every file."""
     torch.set_num_threads(1)
     for op, make in OPS.items():
-        write(FOLDER / f"{op}.json", {"op": op, "made_by": versions(), "cases": make()})
+        write(OP_CASES / f"{op}.json", {"op": op, "made_by": versions(), "cases": make()})
     stated, tensors = forward_goldens()
     write(FOLDER / "forward.json", {"made_by": versions(), "cases": stated})
     write_tensors(FOLDER / "forward.safetensors", tensors)
@@ -65,13 +67,17 @@ def write(path, value):
 
 
 def encoded(value):
-    """Return a value as JSON can hold it; arrays as {"dtype": ..., "values": nested lists}."""
+    """Return a value as JSON can hold it; arrays as {"dtype": ..., "values": nested lists}.
+
+    Nested lists have no shape where there is nothing to nest, so empty arrays say theirs.
+    """
     if isinstance(value, dict):
         return {name: encoded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [encoded(item) for item in value]
     if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.name, "values": decimals(value)}
+        shape = {} if value.size else {"shape": list(value.shape)}
+        return {"dtype": value.dtype.name, **shape, "values": decimals(value)}
     return value
 
 

@@ -18,23 +18,33 @@ from tests.peers.hf_peer import hf_config
 POSITIONS = np.array([0, 1, 257, 8191, 100_003, 131_071])
 
 
+def frequencies(config, dtype):
+    """Return what transformers computes, in float32; in float64 the formula in torch."""
+    if dtype == "float32":
+        return to_numpy(modeling_llama.LlamaRotaryEmbedding(hf_config(config)).inv_freq)
+    return to_numpy(torch_float64.frequencies(config))
+
+
 def rope_frequencies_cases():
     cases = []
 
     def add(name, why, head_dim, theta, scaling, dtype, catches):
         stated = None if scaling is None else asdict(scaling)
         config = replace(TINY, head_dim=head_dim, rope_theta=theta, rope_scaling=scaling)
-        if dtype == "float32":
-            f = to_numpy(modeling_llama.LlamaRotaryEmbedding(hf_config(config)).inv_freq)
-        else:
-            f = to_numpy(torch_float64.frequencies(config))
+        f = frequencies(config, dtype)
         truth = witness.rope_frequencies(head_dim, theta, stated).astype(np.float64)
         error = np.abs(f - truth) / truth
         if error.max() > 64 * np.finfo(f.dtype).eps:
             raise SystemExit(f"{name}: torch is {error.max():.3g} from the truth")
-        arguments = {"head_dim": head_dim, "theta": theta, "dtype": dtype, "scaling": stated}
-        function = "rope_frequencies" if scaling is None else "stretched_frequencies"
-        cases.append(case(name, why, function, arguments, {"frequency_P": f}, catches))
+        if scaling is None:
+            function = "rope_frequencies"
+            arguments = {"head_dim": head_dim, "theta": theta, "dtype": dtype}
+        else:
+            function = "stretched_frequencies"
+            arguments = {"frequency_P": frequencies(replace(config, rope_scaling=None), dtype)}
+            arguments |= stated
+        results = {"frequency_P": f}
+        cases.append(case(name, why, function, arguments, results, catches, tolerance="each"))
 
     plain = ["theta 10,000", "exponent p/H", "exponent counts from 1"]
     bands = ["not stretched", "every pair stretched", "blend the wrong way round", "no blend"]
@@ -80,28 +90,43 @@ def rope_table_cases():
     frequency = to_numpy(rotary.inv_freq)
     cases = []
 
-    def add(name, why, frequency, dtype, cos, sin, catches):
+    def add(name, why, frequency, dtype, cos, sin, catches, flags=(), positions=POSITIONS):
         # A float32 angle near 131,071 is itself rounded, by up to 2^-8: the truth takes it as is.
-        angle = POSITIONS.astype(frequency.dtype)[:, None] * frequency
+        angle = positions.astype(frequency.dtype)[:, None] * frequency
         for found, true in zip(
             (cos, sin), witness.rope_table(np.ones(1), angle.ravel()), strict=True
         ):
             witness.confirm(found, true.reshape(angle.shape), 1, name)
-        arguments = {"position_T": POSITIONS, "frequency_P": frequency, "dtype": dtype}
+        arguments = {"position_T": positions, "frequency_P": frequency, "dtype": dtype}
         results = {"cos_TP": cos, "sin_TP": sin}
-        cases.append(case(name, why, "rope_table", arguments, results, catches))
+        cases.append(case(name, why, "rope_table", arguments, results, catches, flags))
+
+    def of_transformers(positions, dtype="float32"):
+        x = torch.zeros(1, dtype=to_torch(np.zeros(1), dtype).dtype)
+        return (to_numpy(t[0, :, :4]) for t in rotary(x, torch.tensor(positions)[None]))
 
     wrong = ["positions from 1", "positions in bfloat16", "turned the other way"]
+    wrong += ["positions counted in the call"]
     for dtype, more in (("float32", []), ("bfloat16", ["not rounded"]), ("float16", [])):
-        x = torch.zeros(1, dtype=to_torch(np.zeros(1), dtype).dtype)
-        cos, sin = (to_numpy(t[0, :, :4]) for t in rotary(x, torch.tensor(POSITIONS)[None]))
+        cos, sin = of_transformers(POSITIONS, dtype)
         why = "lineage hf: computed in float32, then rounded to the activations' dtype"
-        add(f"transformers, {dtype}", why, frequency, dtype, cos, sin, wrong + more)
+        flags = ["float32-angles"]
+        add(f"transformers, {dtype}", why, frequency, dtype, cos, sin, wrong + more, flags)
     angles = torch.outer(torch.tensor(POSITIONS, dtype=torch.float32), to_torch(frequency))
     turn = torch.polar(torch.ones_like(angles), angles)
     why = "lineage meta: angles are float32 products, at 131,071 too"
     cos, sin = to_numpy(turn.real), to_numpy(turn.imag)
-    add("Meta, float32", why, frequency, "float32", cos, sin, [*wrong, "angles in float64"])
+    more = [*wrong, "angles in float64"]
+    add("Meta, float32", why, frequency, "float32", cos, sin, more, ["float32-angles"])
+    powers = np.array([0, 1, 2, 64, 8192, 65_536])
+    why = "the float32 product with a power of two is exact: so are all angles, however computed"
+    more = ["positions from 1", "turned the other way", "positions counted in the call"]
+    cos, sin = of_transformers(powers)
+    add("powers of two, float32", why, frequency, "float32", cos, sin, more, positions=powers)
+    why = "generation far into a text: the position is not that of the token in this call"
+    far = np.array([65_536])
+    cos, sin = of_transformers(far)
+    add("one token at 65,536, float32", why, frequency, "float32", cos, sin, more, positions=far)
     exact = to_numpy(torch_float64.frequencies(config))
     angles = torch.outer(torch.tensor(POSITIONS).double(), to_torch(exact))
     why = "float64 activations get float64 angles"
@@ -115,10 +140,11 @@ def rope_cases():
     rotary = modeling_llama.LlamaRotaryEmbedding(hf_config(config))
     angles = torch.outer(torch.tensor(POSITIONS, dtype=torch.float32), rotary.inv_freq)
 
-    def add(name, why, pairing, x, cos, sin, y, n_roundings, catches):
+    def add(name, why, pairing, x, cos, sin, y, n_roundings, catches, flags=()):
         witness.confirm(y, witness.rope(x, cos, sin, pairing), n_roundings, name)
         arguments = {"x_TNH": x, "cos_TP": cos, "sin_TP": sin}
-        cases.append(case(name, why, f"rope_{pairing}", arguments, {"y_TNH": y}, catches))
+        function, results = f"rope_{pairing}", {"y_TNH": y}
+        cases.append(case(name, why, function, arguments, results, catches, flags))
 
     wrong = ["the other pairing", "turned the other way", "not turned", "angles of the next token"]
     for dtype in ("float32", "bfloat16", "float16", "float64"):
@@ -155,5 +181,28 @@ def rope_cases():
             y,
             2,
             wrong + rounds,
+        )
+    # Three pairs: half of the channels is no multiple of two, and halves and pairs differ in all.
+    x = numbers((1, 1, 6), "float32", seed=2)
+    angles = torch.tensor([[0.5, 1.5, 2.5]])
+    turn, cos, sin = torch.polar(torch.ones_like(angles), angles), angles.cos(), angles.sin()
+    doubled = (torch.cat((t, t), dim=-1)[None] for t in (cos, sin))
+    heads = to_torch(x)[None].transpose(1, 2)
+    half_split = modeling_llama.apply_rotary_pos_emb(heads, heads, *doubled)[0][0].transpose(0, 1)
+    for pairing, y in (
+        ("half_split", half_split),
+        ("interleaved", torch_meta.rotate(to_torch(x)[None], turn)[0]),
+    ):
+        add(
+            f"{pairing.replace('_', '-')}, one token, one head of width 6, float32",
+            "the smallest call there is, and a width that four does not divide",
+            pairing,
+            x,
+            to_numpy(cos),
+            to_numpy(sin),
+            to_numpy(y),
+            3,
+            wrong[:3],
+            ["odd-sizes"],
         )
     return cases

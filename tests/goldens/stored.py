@@ -1,67 +1,28 @@
 """The stored goldens: what other implementations computed, and how closely it must be met.
 
-`<op>.json` holds the cases of one op, `forward.json` and `forward.safetensors` whole passes.
-`generate.py` wrote them, from torch and transformers. Each case says why it exists and which
-classic mistakes it catches, and a test of that op commits every one of them to show that it does.
+`llama_ref/golden/suite/cases/<op>.json` holds the cases of one op, `forward.json` and
+`forward.safetensors` beside this file whole passes. `generate.py` wrote them, from torch and
+transformers. Each case says why it exists and which classic mistakes it catches, and a test of that
+op commits every one of them to show that it does.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.config import Config, RopeScaling
-from llama_ref.numerics import dtype_named, ulp_distance
+from llama_ref.golden.suite import case as suite
+from llama_ref.golden.suite.compare import disagreement
 
 FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class OpCase:
-    """One golden case of an op.
-
-    Attributes
-    ----------
-    name, why : str
-    function : str
-        Which function of the op's file it is for.
-    arguments : dict
-        Keyword arguments: arrays and numbers.
-    results : dict of str to ndarray
-        What the peer returned.
-    catches : list of str
-        Mistakes after which the results would be others.
-    """
-
-    name: str
-    why: str
-    function: str
-    arguments: dict[str, Any]
-    results: dict[str, np.ndarray]
-    catches: list[str]
-
-    def __str__(self) -> str:
-        return self.name
-
-
 def op_cases(op, function=None):
     """Read the golden cases of an op, or those of one function."""
-    stored = json.loads((FOLDER / f"{op}.json").read_text(encoding="utf-8"))
-    cases = [
-        OpCase(
-            entry["name"],
-            entry["why"],
-            entry["function"],
-            {name: decoded(value) for name, value in entry["arguments"].items()},
-            {name: decoded(value) for name, value in entry["results"].items()},
-            entry["catches"],
-        )
-        for entry in stored["cases"]
-    ]
-    return [case for case in cases if function in (None, case.function)]
+    return [case for case in suite.op_cases(op) if function in (None, case.function)]
 
 
 def caught(cases):
@@ -69,42 +30,12 @@ def caught(cases):
     return [(case, mistake) for case in cases for mistake in case.catches]
 
 
-def decoded(value):
-    """Return the array that an entry {"dtype": ..., "values": nested lists} stands for."""
-    if not isinstance(value, dict) or "values" not in value:
-        return value
-    values = np.array(value["values"], dtype=np.float64)  # "-inf" comes as text
-    if value["dtype"] == "int64":
-        return values.astype(np.int64)
-    return values.astype(dtype_named(value["dtype"]))
-
-
-def disagreement(found, expected):
-    """Say how `found` fails to meet a golden array; an empty text if it meets it.
-
-    16-bit results: one element in a hundred (or a single one) may round the other way, and where
-    a result is rounded twice that is up to two steps. 32 and 64 bits: 8 units of the last place of
-    the largest result, since the order of sums is free.
-    """
-    if found.dtype != expected.dtype or found.shape != expected.shape:
-        return f"{found.dtype} {found.shape}, not {expected.dtype} {expected.shape}"
-    if not np.isfinite(found).all():
-        return "not finite"
-    if found.dtype.itemsize == 2:
-        steps = ulp_distance(found, expected)
-        unequal = np.count_nonzero(steps)
-        good = unequal <= max(1, found.size // 100) and steps.max() <= 2
-        return "" if good else f"{unequal} of {found.size} differ, by {steps.max()} steps at most"
-    error = np.abs(found - expected).max()
-    good = error <= 8 * np.finfo(found.dtype).eps * np.abs(expected).max()
-    return "" if good else f"off by {error:.3g}"
-
-
-def assert_golden(found, expected):
+def assert_golden(found, expected, tolerance="largest"):
     """Fail unless `found` has the dtype, the shape and the values of a golden array."""
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
-    assert not disagreement(found, expected), disagreement(found, expected)
+    problem = disagreement(found, expected, tolerance)
+    assert not problem, problem
 
 
 @dataclass(frozen=True)

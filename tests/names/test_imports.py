@@ -21,6 +21,7 @@ CORE = {"numpy", "ml_dtypes", "tiktoken", "sentencepiece", "safetensors"}
 PEERS_OF_BENCH = {"torch", "transformers", "llama_cpp", "gguf"}
 OPTIONAL = {"cli.machine": {"threadpoolctl"}, "bench.contestants": PEERS_OF_BENCH}
 OPTIONAL |= {"bench.gguf_file": PEERS_OF_BENCH}
+OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
 
 
 def source(module):

@@ -18,8 +18,20 @@ CASES = op_cases("linear")
 def rounded_at_every_addition(x, weight):
     """Accumulate in the dtype of x, as a loop over bfloat16 numbers does."""
     y = np.zeros((len(x), len(weight)), x.dtype)
-    for d in range(x.shape[1]):
-        y = (widen(y) + widen(x[:, d, None]) * widen(weight[:, d])).astype(x.dtype)
+    with np.errstate(over="ignore"):
+        for d in range(x.shape[1]):
+            y = (widen(y) + widen(x[:, d, None]) * widen(weight[:, d])).astype(x.dtype)
+    return y
+
+
+def without_the_last_block_of_d(x, weight):
+    whole = x.shape[1] // 32 * 32
+    return x[:, :whole] @ weight[:, :whole].T
+
+
+def without_the_last_block_of_f(x, weight):
+    y = x @ weight.T
+    y[:, len(weight) // 16 * 16 :] = 0
     return y
 
 
@@ -28,6 +40,8 @@ MISTAKES = {
     "rounded at every addition": rounded_at_every_addition,
     "weight not rounded": lambda x, w: (widen(x) @ w.T).astype(x.dtype),
     "computed in bfloat16": lambda x, w: linear(x.astype(BFLOAT16), w).astype(x.dtype),
+    "D beyond a multiple of 32 left out": without_the_last_block_of_d,
+    "F beyond a multiple of 16 left out": without_the_last_block_of_f,
     "computed in float32": lambda x, w: linear(x.astype(np.float32), w).astype(x.dtype),
 }
 
@@ -43,6 +57,11 @@ def test_classic_mistakes_are_caught(case, mistake):
     """A linear map with this mistake does not meet this golden."""
     found = MISTAKES[mistake](case.arguments["x_TD"], case.arguments["weight_FD"])
     assert disagreement(found, case.results["y_TF"])
+
+
+def test_every_mistake_has_a_golden():
+    """Each mistake written down here is caught by some golden."""
+    assert {mistake for _, mistake in caught(CASES)} == set(MISTAKES)
 
 
 @pytest.mark.parametrize("dtype", ACTIVATION_DTYPES.values(), ids=str)

@@ -31,8 +31,22 @@ def gain_not_rounded(x, gain, eps):
     return (widen(unit) * gain).astype(x.dtype)
 
 
+def without_eps(x, gain, eps):
+    with np.errstate(invalid="ignore"):
+        return rms_norm(x, gain, eps=0.0)
+
+
+def without_the_last_block(x, gain, eps):
+    """Sum the squares of whole blocks alone."""
+    whole = x[:, : x.shape[1] // 32 * 32]
+    mean_square = (whole**2).sum(-1, keepdims=True) / x.shape[1]
+    return x / np.sqrt(mean_square + x.dtype.type(eps)) * gain
+
+
 MISTAKES = {
     "eps outside the root": lambda x, g, eps: (x / (root(x, 0) + eps) * g).astype(x.dtype),
+    "eps left out": without_eps,
+    "D beyond a multiple of 32 left out": without_the_last_block,
     "eps 1e-6": lambda x, g, eps: rms_norm(x, g, eps=1e-6),
     "sum instead of mean": lambda x, g, eps: (x / root(x, eps, np.sum) * g).astype(x.dtype),
     "mean subtracted": lambda x, g, eps: rms_norm(x - x.mean(-1, keepdims=True), g, eps=eps),

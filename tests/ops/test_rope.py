@@ -32,6 +32,7 @@ TABLE_MISTAKES = {
     "positions from 1": lambda t, f, d: table(t + 1, f, d),
     "positions in bfloat16": in_bfloat16,
     "turned the other way": turned_back,
+    "positions counted in the call": lambda t, f, d: table(np.arange(len(t)), f, d),
     "not rounded": lambda t, f, d: table(t, f, "float32"),
     "angles in float64": lambda t, f, d: [
         part.astype(np.float32) for part in table(t, f.astype(np.float64), "float64")

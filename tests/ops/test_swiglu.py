@@ -36,6 +36,13 @@ def in_16_bits(gate, up):
     return (widen(silu) * widen(up)).astype(gate.dtype)
 
 
+def by_exp_of_the_gate(gate, up):
+    """Take sigmoid(g) for exp(g) / (exp(g) + 1), which is inf / inf for a large gate."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        exp = np.exp(gate)
+        return gate * (exp / (exp + 1)) * up
+
+
 MISTAKES = {
     "GELU": curve(lambda g: g * (1 + erf(g / math.sqrt(2))) / 2),
     "GELU by tanh": curve(
@@ -44,6 +51,7 @@ MISTAKES = {
     "quick GELU": curve(lambda g: g / (1 + np.exp(-1.702 * g))),
     "ReLU": curve(lambda g: np.maximum(g, 0)),
     "sigmoid alone": curve(lambda g: 1 / (1 + np.exp(-g))),
+    "exp of the gate overflows": by_exp_of_the_gate,
     "gate and up exchanged": lambda gate, up: swiglu(up, gate),
     "rounded once": rounded_once,
     "computed in 16 bits": in_16_bits,

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from llama_ref.golden.capture.hf_hooks import to_numpy  # noqa: F401  (handed on)
 from llama_ref.numerics import BFLOAT16, dtype_named
 
 TORCH_DTYPES = {
@@ -11,14 +12,6 @@ TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-def to_numpy(tensor):
-    """Return a copy of a tensor's bits as an array that owns its memory."""
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(BFLOAT16).copy()
-    return tensor.numpy().copy()
 
 
 def to_torch(array, dtype=None):

@@ -1,0 +1,14 @@
+"""Writing checkpoints, for programs that read files: by formula, or in another layout.
+
+    python -m weights_tools synthetic golden-tiny OUT --format hf
+    python -m weights_tools convert path/to/checkpoint OUT --format raw
+
+streams.py        a checkpoint as tensors of the layout wanted, some rows at a time
+hf_folder.py      config.json and *.safetensors
+meta_folder.py    params.json and consolidated.00.pth
+                  state_dict.py its pickle, torch_archive.py its archive
+raw_folder.py     config.json, index.json and a file of bare numbers for each tensor
+new_folder.py     a folder is written whole or not at all
+
+The package uses `llama_ref`, which never uses it.
+"""

@@ -1,0 +1,130 @@
+"""`python -m weights_tools`: write a checkpoint folder, from the formula or from another folder.
+
+Exit codes: 0 written · 2 not written, and one line on standard error says why · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from llama_ref.checkpoint import Checkpoint, open_synthetic
+from llama_ref.checkpoint.synthetic import VARIANTS
+from llama_ref.cli.terminal import Progress, print_json, size
+from llama_ref.config import Config, preset
+from llama_ref.errors import LlamaRefError, printable
+from llama_ref.loading import open_checkpoint
+from llama_ref.numerics import BFLOAT16, dtype_named
+from weights_tools.hf_folder import write_hf_folder
+from weights_tools.meta_folder import write_meta_folder
+from weights_tools.raw_folder import write_raw_folder
+from weights_tools.streams import streams
+
+FORMATS = {
+    "hf": (write_hf_folder, "hf"),
+    "meta": (write_meta_folder, "meta"),
+    "raw": (write_raw_folder, "hf"),
+}
+"""By name: how it is written, and whose names and order of rows it has."""
+
+DTYPES = ("bfloat16", "float16", "float32")
+CANNOT_RUN, INTERRUPTED = 2, 130
+EXAMPLE = """\
+formats:
+  hf      config.json and *.safetensors
+  meta    params.json and consolidated.00.pth, query and key rows in Meta's order
+  raw     a file of bare numbers for each tensor, and index.json
+
+example:
+  python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
+  python -m weights_tools synthetic llama-3.1-8b OUT --n-layers 4 --seed 7
+  python -m weights_tools convert path/to/checkpoint OUT --format meta"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write one checkpoint and return the exit code; no error of ours passes as a traceback.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after the program's name; by default those of this process.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # how argparse leaves, after --help and after an error
+        return int(stop.code or 0)
+    try:
+        _write(options)
+    except LlamaRefError as error:
+        print(f"weights_tools: {printable(str(error))}", file=sys.stderr)
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m weights_tools",
+        description="Write a checkpoint folder.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    formula = verbs.add_parser("synthetic", help="weights by a formula, of any published shape")
+    formula.add_argument("source", metavar="NAME", help="a published blueprint: golden-tiny, …")
+    formula.add_argument("--seed", type=int, default=0, help="0 to 2^32 - 1 (0)")
+    formula.add_argument("--n-layers", type=int, metavar="N", help="shorten the model")
+    formula.add_argument("--variant", choices=VARIANTS, default="plain")
+    other = verbs.add_parser("convert", help="the weights of another checkpoint")
+    other.add_argument("source", metavar="PATH", help="folder in the HF or the Meta layout")
+    for verb in (formula, other):
+        verb.add_argument("out", type=Path, metavar="OUT", help="folder; made if need be")
+        verb.add_argument("--format", choices=FORMATS, default="hf", help="of the files (hf)")
+        default = "bfloat16" if verb is formula else "as stored"
+        verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _write(options: argparse.Namespace) -> None:
+    """Open the source, stream it into the folder, and say what was written."""
+    checkpoint, config = _open(options)
+    dtype = dtype_named(options.dtype) if options.dtype else None
+    if dtype is None and not checkpoint.has_files:
+        dtype = BFLOAT16
+    write, layout = FORMATS[options.format]
+    tensors = streams(checkpoint, config, layout, dtype)
+    n_bytes = sum(stream.n_bytes for stream in tensors)
+    with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
+        write(options.out, config, tensors, progress.advance)
+    written = {
+        "path": str(options.out),
+        "format": options.format,
+        "model": config.name,
+        "tensors": len(tensors),
+        "bytes": n_bytes,
+        "dtypes": sorted({stream.dtype.name for stream in tensors}),
+    }
+    if options.json:
+        print_json(written)
+    else:
+        kinds = ", ".join(written["dtypes"])
+        print(f"{printable(str(options.out))}: {len(tensors)} tensors, {size(n_bytes)}, {kinds}")
+
+
+def _open(options: argparse.Namespace) -> tuple[Checkpoint, Config]:
+    if options.verb == "convert":
+        return open_checkpoint(options.source)
+    config = preset(options.source)
+    if options.n_layers is not None:
+        config = replace(config, n_layers=options.n_layers)
+    return open_synthetic(config, options.seed, options.variant), config
+
+
+if __name__ == "__main__":
+    sys.exit(main())

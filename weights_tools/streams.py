@@ -1,0 +1,142 @@
+"""A checkpoint as a list of tensors in the layout wanted, each a stream of rows.
+
+Nothing is computed or read before its rows are asked for, and then some megabytes at a time, so a
+checkpoint of any size passes through. Two things are changed on the way: numbers are rounded to the
+dtype wanted, and between the layouts the rows of the query and key matrices change places:
+
+    row of a head      half-split (HF)   c * H/2 + r   <->   2 r + c   interleaved (Meta)
+                       r = 0 … H/2 - 1 the pair that RoPE turns, c = 0, 1 which of the two
+
+Source: permute in convert_llama_weights_to_hf.py of huggingface/transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_ref.checkpoint.stored import Checkpoint, Tensor
+from llama_ref.config import Config
+from llama_ref.names import LAYER_NAMES, expected_shapes
+from llama_ref.numerics import round_to, rows_of
+from llama_ref.weights import assemble, row_blocks
+
+ROTATED = {
+    LAYER_NAMES[layout][field].rpartition("{}")[2]
+    for layout in LAYER_NAMES
+    for field in ("w_query_AD", "w_key_BD")
+}
+"""How the names of matrices end whose rows RoPE pairs."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tensor that is still to come.
+
+    Attributes
+    ----------
+    name : str
+        In the layout wanted.
+    shape : tuple of int
+    dtype : dtype
+        Little-endian.
+    blocks : function
+        Returns a fresh iterator over the tensor, some rows at a time.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the whole tensor."""
+        return self.n_elements * self.dtype.itemsize
+
+    @property
+    def n_elements(self) -> int:
+        """The number of its numbers."""
+        return int(np.prod(self.shape, dtype=object))
+
+    def array(self) -> np.ndarray:
+        """Return all of it."""
+        whole, at = np.empty(self.shape, self.dtype), 0
+        for block in self.blocks():
+            whole[at : at + len(block)] = block
+            at += len(block)
+        return whole
+
+
+def streams(
+    checkpoint: Checkpoint, config: Config, layout: str, dtype: np.dtype | None
+) -> list[Stream]:
+    """Return every tensor of a model, in the order of the forward pass.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    config : Config
+        Its blueprint.
+    layout : {"hf", "meta"}
+        Whose names, and whose order of the query and key rows.
+    dtype : dtype, optional
+        Of the numbers, rounded to nearest; by default that of each tensor.
+
+    Raises
+    ------
+    BadFile, Unsupported
+        If a tensor of the blueprint is missing, unexpected or misshapen.
+    """
+    assemble(checkpoint, config)
+    sources = expected_shapes(config, checkpoint.layout)
+    targets = expected_shapes(config, layout)
+    result = []
+    for source, (name, shape) in zip(sources, targets.items(), strict=True):
+        tensor = checkpoint[source]
+        wanted = (tensor.dtype if dtype is None else dtype).newbyteorder("<")
+        is_moved = checkpoint.layout != layout and name.endswith(tuple(ROTATED))
+        blocks = _heads(tensor, config.head_dim, layout) if is_moved else _rows(tensor)
+        result.append(Stream(name, shape, wanted, _rounded(blocks, wanted)))
+    return result
+
+
+def reordered_rows(head_HD: np.ndarray, layout: str) -> np.ndarray:
+    """Return the rows of one query or key head in the order of a layout, from that of the other.
+
+    Parameters
+    ----------
+    head_HD : ndarray of shape (H, D)
+        Rows of one head.
+    layout : {"hf", "meta"}
+        The order wanted.
+
+    Examples
+    --------
+    >>> reordered_rows(np.arange(6)[:, None], "meta")[:, 0]
+    array([0, 3, 1, 4, 2, 5])
+    >>> reordered_rows(np.array([0, 3, 1, 4, 2, 5])[:, None], "hf")[:, 0]
+    array([0, 1, 2, 3, 4, 5])
+    """
+    H, D = head_HD.shape
+    axes = (2, H // 2, D) if layout == "meta" else (H // 2, 2, D)
+    return head_HD.reshape(axes).swapaxes(0, 1).reshape(H, D)
+
+
+def _rows(tensor: Tensor) -> Callable[[], Iterator[np.ndarray]]:
+    return lambda: (rows for _, rows in row_blocks(tensor))
+
+
+def _heads(tensor: Tensor, head_dim: int, layout: str) -> Callable[[], Iterator[np.ndarray]]:
+    return lambda: (
+        reordered_rows(rows_of(tensor, row, row + head_dim), layout)
+        for row in range(0, tensor.shape[0], head_dim)
+    )
+
+
+def _rounded(
+    blocks: Callable[[], Iterator[np.ndarray]], dtype: np.dtype
+) -> Callable[[], Iterator[np.ndarray]]:
+    return lambda: (np.ascontiguousarray(round_to(block, dtype)) for block in blocks())
