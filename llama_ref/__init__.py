@@ -15,6 +15,7 @@ Reading order, from text to text:
     numerics.py  ops/           embed, rms_norm, linear, rope, attention, swiglu: one op, one file
     cache.py layer.py model.py  ids -> hidden -> logits
     sampling.py generation.py   logits -> ids -> text
+    golden/                     golden outputs: to make, and to check a backend against
 
 Every array of known rank ends in its axes, `hidden_TD`. The key:
 
@@ -53,6 +54,7 @@ _HOMES = {
     "bpe": "llama_ref.bpe",
     "checkpoint": "llama_ref.checkpoint",
     "errors": "llama_ref.errors",
+    "golden": "llama_ref.golden",
     "numerics": "llama_ref.numerics",
     "ops": "llama_ref.ops",
     "sampling": "llama_ref.sampling",

@@ -31,6 +31,7 @@ VERBS = {
     "generate": "continue a text",
     "tokens": "show how a text becomes token ids",
     "inspect": "show what a checkpoint holds, and what is wrong with it",
+    "golden": "make golden outputs, check a backend against them, say what is wrong in it",
     "doctor": "look at this machine: versions, BLAS, threads, memory",
     "bench": "measure speed: tokens per second, limits, peers",
 }

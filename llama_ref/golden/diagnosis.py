@@ -18,7 +18,7 @@ import numpy as np
 
 from llama_ref.golden import words
 from llama_ref.golden.checking import CaseCheck, difference
-from llama_ref.golden.judging import FAIL_AT, WARN_AT, status_of
+from llama_ref.golden.judging import FAIL_AT, status_of
 from llama_ref.golden.measure import band_of, profile
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes import MISTAKES
@@ -26,10 +26,12 @@ from llama_ref.golden.noise import is_noise, size_of
 from llama_ref.golden.passes import INPUTS, Moment, kind_of
 from llama_ref.golden.replay import Dump, replaying, rows_of_tap
 from llama_ref.golden.report import FAIL, INHERITS, PASS, WARN, Profile, Report, Row, Suspect
-from llama_ref.golden.trying import Stretch, evidence, in_view_of, layer_of
+from llama_ref.golden.trying import Evidence, Stretch, evidence, in_view_of, layer_of
 
 EXPLAINED = 0.5
 """A mistake has to take away this much of the error, as a share: a tenth less is no explanation."""
+TOLD_APART = 1.25
+"""Of two mistakes within the gate, one that leaves so much more on average is not the one."""
 SIMILAR_NOISE = 3.0
 ORDER = list(INPUTS)
 
@@ -142,28 +144,32 @@ def _explained(report: Report, checks: list[CaseCheck], first: tuple[CaseCheck, 
     if len(_ties(everywhere)) > 1:  # alike in one layer, as first and previous are in the second
         layers = list(range(check.model.config.n_layers)) if layer_of(row.tap) is not None else []
         again = evidence(same, layers, {name: fitting[name] for name in _ties(everywhere)}, kinds)
-        if min(again.values()) <= FAIL_AT:
-            everywhere |= again
+        if min(found.worst for found in again.values()) <= FAIL_AT:
+            everywhere = again
     return _ranked(report, left, everywhere)
 
 
-def _ties(everywhere: dict[str, float]) -> list[str]:
-    """Return the mistakes that explain everything, best first, of those that hardly differ."""
-    order = sorted(everywhere, key=lambda name: everywhere[name])
-    limit = max(WARN_AT, 2 * everywhere[order[0]])
-    return [name for name in order if everywhere[name] <= min(limit, FAIL_AT)]
+def _ties(everywhere: dict[str, Evidence]) -> list[str]:
+    """Return the mistakes that explain everything, best first, of those that cannot be told apart."""
+    within = [name for name, found in everywhere.items() if found.worst <= FAIL_AT]
+    order = sorted(within, key=lambda name: everywhere[name].pooled)
+    return [
+        name
+        for name in order
+        if everywhere[name].pooled <= TOLD_APART * everywhere[order[0]].pooled
+    ]
 
 
-def _ranked(report: Report, left: dict[str, float], everywhere: dict[str, float]) -> Report:
+def _ranked(report: Report, left: dict[str, float], everywhere: dict[str, Evidence]) -> Report:
     """Choose among mistakes that explain the first wrong tap by what they leave elsewhere."""
-    best = min(everywhere, key=lambda name: (everywhere[name], left[name]))
     ties = _ties(everywhere)
+    best = ties[0] if ties else min(everywhere, key=lambda name: everywhere[name])
     rivals = [name for name in sorted(left, key=lambda name: left[name]) if name not in (best, *ties)]
     return replace(
         report,
         cause=_suspect(best, left[best]),
         confidence="certain" if len(ties) == 1 else "likely",
-        also=[_suspect(name, left[name]) for name in ties if name != best],
+        also=[_suspect(name, left[name]) for name in ties[1:]],
         runner_up=_suspect(rivals[0], left[rivals[0]]) if rivals else None,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,13 +172,29 @@ def in_view_of(left: float, before: float) -> float:
     return left * FAIL_AT / max(FAIL_AT, EXPLAINS * before)
 
 
+class Evidence(NamedTuple):
+    """What a mistake leaves unexplained over many taps; see `in_view_of`.
+
+    Attributes
+    ----------
+    worst : float
+        Of any tap, by any measure.
+    pooled : float
+        The root mean square over the taps, by their whole alone: what tells two mistakes apart that
+        are both within the gate.
+    """
+
+    worst: float
+    pooled: float
+
+
 def evidence(
     checks: list[CaseCheck],
     layers: list[int | None],
     mistakes: Mapping[str, Mistake],
     kinds: set[str],
-) -> dict[str, float]:
-    """Return, for each mistake, the worst it leaves unexplained in these layers, over all cases.
+) -> dict[str, Evidence]:
+    """Return what each mistake leaves unexplained in these layers, over all cases.
 
     Parameters
     ----------
@@ -186,13 +203,8 @@ def evidence(
     mistakes : mapping of str to Mistake
     kinds : set of str
         The taps to look at.
-
-    Returns
-    -------
-    dict of str to float
-        See `in_view_of`.
     """
-    worst = dict.fromkeys(mistakes, 0.0)
+    left: dict[str, list[tuple[float, float]]] = {name: [] for name in mistakes}
     for check in checks:
         for layer in layers:
             stretch = _through(check, layer, kinds)
@@ -201,9 +213,18 @@ def evidence(
             before = stretch.residuals(None, kinds)
             for name, mistake in mistakes.items():
                 for tap, judged in stretch.residuals(mistake, kinds).items():
-                    left = in_view_of(judged.ratios.rho, before[tap].ratios.rho)
-                    worst[name] = max(worst[name], left)
-    return worst
+                    own, was = judged.ratios, before[tap].ratios
+                    left[name].append(
+                        (in_view_of(own.rho, was.rho), in_view_of(own.whole, was.whole))
+                    )
+    return {name: _summed(pairs) for name, pairs in left.items()}
+
+
+def _summed(pairs: list[tuple[float, float]]) -> Evidence:
+    if not pairs:
+        return Evidence(0.0, 0.0)
+    rho, whole = np.array(pairs).T
+    return Evidence(float(rho.max()), float(np.sqrt(np.mean(whole**2))))
 
 
 def _through(check: CaseCheck, layer: int | None, kinds: set[str]) -> Stretch | None:

@@ -34,10 +34,8 @@ class Cache:
         self.keys[:, :, lo:hi], self.values[:, :, lo:hi] = keys, values
         self.index[:, lo:hi] = index
         now = self.keys[:, :, :hi]
-        if (
-            mistake == "cache-holds-unrotated-keys"
-        ):  # turned for this call, and plain for later ones
-            now = now.copy()
+        if mistake == "cache-holds-unrotated-keys":
+            now = now.copy()  # turned for this call, plain for later ones
             self.keys[:, :, lo:hi] = plain_keys
         return now, self.values[:, :, :hi], self.index[:, :hi]
 

@@ -22,6 +22,9 @@ PEERS_OF_BENCH = {"torch", "transformers", "llama_cpp", "gguf"}
 OPTIONAL = {"cli.machine": {"threadpoolctl"}, "bench.contestants": PEERS_OF_BENCH}
 OPTIONAL |= {"bench.gguf_file": PEERS_OF_BENCH}
 OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
+OPTIONAL |= {f"golden.capture.{name}": PEERS_OF_BENCH for name in ("hf", "hf_hooks")}
+OPTIONAL |= {f"golden.capture.ggml_{name}": PEERS_OF_BENCH for name in ("run", "calls")}
+OPTIONAL |= {"golden.manifest": {"threadpoolctl"}}
 
 
 def source(module):
