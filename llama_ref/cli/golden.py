@@ -1,8 +1,8 @@
 """`llama-ref golden make | check | show`: golden outputs for the author of a backend.
 
-    llama-ref golden make golden                     a bundle, with no download
-    llama-ref golden check golden mine.safetensors   which operation is wrong, and why
-    llama-ref golden show golden                     what is in a bundle, and why each case is
+llama-ref golden make golden                     a bundle, with no download
+llama-ref golden check golden mine.safetensors   which operation is wrong, and why
+llama-ref golden show golden                     what is in a bundle, and why each case is
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import Paint, Progress, label, print_json, print_lines, size, table
-from llama_ref.errors import BadRequest, BadFile, shown
+from llama_ref.errors import BadFile, BadRequest
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.checking import check
 from llama_ref.golden.making import case_names, make
@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checked.add_argument(
         "--dtype", choices=PRECISIONS, help="what the backend computes in; default: read off"
     )
-    checked.add_argument("--names", help="llama_ref, hf, meta, ggml, or a JSON file that maps names")
+    checked.add_argument(
+        "--names", help="llama_ref, hf, meta, ggml, or a JSON file that maps names"
+    )
     checked.add_argument("--case", help="the case of a dump whose names say none")
     checked.add_argument("--weights", type=Path, help="the checkpoint a bundle was made from")
     checked.add_argument("--ops", help="a module or .py file with functions like llama_ref.ops")
@@ -171,7 +173,7 @@ def _show(options: argparse.Namespace) -> int:
     paint, manifest = Paint(sys.stdout), bundle.manifest
     print(paint("bold", f"{label(path.name)}: {_held(bundle)}"))
     made_by = manifest.made_by
-    print(f"  made by llama_ref {shown(made_by['llama_ref'])[1:-1]}, NumPy {shown(made_by['numpy'])[1:-1]}")
+    print(f"  made by llama_ref {label(made_by['llama_ref'])}, NumPy {label(made_by['numpy'])}")
     for name, spec in manifest.models.items():
         head, *_ = spec.config.describe().splitlines()
         weights = ", ".join(f"{key} {value}" for key, value in spec.as_dict().items())

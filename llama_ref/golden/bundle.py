@@ -6,8 +6,9 @@
                                                 `case/logits#top_ids`, `case/logits#top`
     envelope-<hash>.safetensors    `case/tap`: (precisions, spans, bands, measures), float32
 
-Every file is named in the manifest with its size and its hash. A file that is not there, has another
-size or other bytes is an error before anything is compared; so is a truth that is not a number.
+Every file is named in the manifest with its size and its hash. A file that is not there, has
+another size or other bytes is an error before anything is compared; so is a truth that is not a
+number.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder, map_bytes
 from llama_ref.golden.cases import Case
 from llama_ref.golden.envelope import SHAPE
-from llama_ref.golden.manifest import FULL, MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest
+from llama_ref.golden.manifest import FULL, MANIFEST, MANIFEST_LIMIT, Manifest
+from llama_ref.golden.manifest_reading import parse_manifest
 from llama_ref.golden.models import ModelSpec
 from llama_ref.golden.sketch import BUCKETS
 from llama_ref.strict_json import read_json
@@ -152,7 +154,9 @@ class Bundle:
                 next_step="the file was cut or changed; make the bundle anew",
                 file=path,
             )
-        if raw.size <= HASHED_BYTES and hashlib.sha256(raw.data).hexdigest() != stated.get("sha256"):
+        if raw.size <= HASHED_BYTES and hashlib.sha256(raw.data).hexdigest() != stated.get(
+            "sha256"
+        ):
             raise BadFile(
                 "SHA-256",
                 expected=shown(stated.get("sha256")),
@@ -164,7 +168,7 @@ class Bundle:
         (self._envelopes if name.startswith("envelope-") else self._arrays).update(arrays)
 
     def _check_case(self, case: Case) -> None:
-        """Refuse a case without the arrays that the manifest promises, in the shapes that follow."""
+        """Refuse a case without the arrays that the manifest promises, in their shapes."""
         config, T = self.spec(case).config, len(case.ids)
         known = set(tap_names(config.n_layers))
         for tap in self.manifest.taps[case.name]:

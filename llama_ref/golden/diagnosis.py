@@ -1,11 +1,13 @@
 """Diagnosis: the first step that is wrong by itself, and the known mistake that explains it.
 
-1. The first tap in dataflow order whose local error is beyond the gate, in the case where it is worst.
-2. Every known mistake that distorts this tap, or one that is missing before it, is tried: the step
+1. The first tap in dataflow order whose local error is beyond the gate, in the case where it is
+worst. 2. Every known mistake that distorts this tap, or one that is missing before it, is tried:
+the step
    is replayed with the mistake. One that leaves no more than legal rounding explains it.
 3. Those that do have to explain the other cases, and the other taps of the layer that they or their
    rivals distort. What is left is the cause, if it is one; several are named as several.
-4. What no mistake explains may be rounding that is coarser than legal: recognised by its size and by
+4. What no mistake explains may be rounding that is coarser than legal: recognised by its size and
+by
    its being noise. Else the cause is unknown, and the report describes what is seen.
 """
 
@@ -17,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from llama_ref.golden import words
-from llama_ref.golden.checking import CaseCheck, difference
+from llama_ref.golden.case_check import CaseCheck, difference
 from llama_ref.golden.judging import FAIL_AT, status_of
 from llama_ref.golden.measure import band_of, profile
 from llama_ref.golden.mistake import Mistake
@@ -140,17 +142,19 @@ def _explained(report: Report, checks: list[CaseCheck], first: tuple[CaseCheck, 
         return replace(report, runner_up=runner_up)
     kinds = {kind for m in fitting.values() for kind in m.changes} | {kind_of(row.tap)}
     same = _of_same_model(checks, check)
-    everywhere = evidence(same, [layer_of(row.tap)], fitting, kinds)
-    if len(_ties(everywhere)) > 1:  # alike in one layer, as first and previous are in the second
-        layers = list(range(check.model.config.n_layers)) if layer_of(row.tap) is not None else []
-        again = evidence(same, layers, {name: fitting[name] for name in _ties(everywhere)}, kinds)
+    layer = layer_of(row.tap)
+    everywhere = evidence(same, [layer], fitting, kinds)
+    ties = _ties(everywhere)
+    if len(ties) > 1 and layer is not None:  # first and previous are alike in the second layer
+        layers = range(check.model.config.n_layers)
+        again = evidence(same, layers, {name: fitting[name] for name in ties}, kinds)
         if min(found.worst for found in again.values()) <= FAIL_AT:
             everywhere = again
     return _ranked(report, left, everywhere)
 
 
 def _ties(everywhere: dict[str, Evidence]) -> list[str]:
-    """Return the mistakes that explain everything, best first, of those that cannot be told apart."""
+    """Return the mistakes that explain everything and cannot be told apart, best first."""
     within = [name for name, found in everywhere.items() if found.worst <= FAIL_AT]
     order = sorted(within, key=lambda name: everywhere[name].pooled)
     return [
@@ -164,7 +168,9 @@ def _ranked(report: Report, left: dict[str, float], everywhere: dict[str, Eviden
     """Choose among mistakes that explain the first wrong tap by what they leave elsewhere."""
     ties = _ties(everywhere)
     best = ties[0] if ties else min(everywhere, key=lambda name: everywhere[name])
-    rivals = [name for name in sorted(left, key=lambda name: left[name]) if name not in (best, *ties)]
+    rivals = [
+        name for name in sorted(left, key=lambda name: left[name]) if name not in (best, *ties)
+    ]
     return replace(
         report,
         cause=_suspect(best, left[best]),
@@ -180,7 +186,9 @@ def _tried(stretch: Stretch) -> list[tuple[Mistake, float]]:
     return [
         (mistake, stretch.residuals(mistake, set())[stretch.tap].ratios.rho)
         for mistake in MISTAKES.values()
-        if not mistake.is_noise and kinds & set(mistake.changes) and mistake.applies(stretch.session)
+        if not mistake.is_noise
+        and kinds & set(mistake.changes)
+        and mistake.applies(stretch.session)
     ]
 
 

@@ -61,21 +61,15 @@ class Runner:
         self.session = Session(model_of(spec, weights, style.dtype, style.lineage), case)
         self.hidden_TD = np.empty(0)
 
-    def take(self, step: str, layer: int | None) -> Taps:
-        """Run the next piece; return its taps as a backend would dump them, in float64."""
+    def take(self, stage: int) -> Taps:
+        """Run the next stage; return its taps as a backend would dump them, in float64."""
         taps: Taps = {}
 
         def keep(moment: Moment) -> None:
             taps[moment.kind] = moment.computed.astype(np.float64)
 
         watch = self.style.watching(keep)
-        if step == "embed":
-            self.hidden_TD = self.session.embed(watch)
-        elif step == "layer":
-            assert layer is not None
-            self.hidden_TD = self.session.layer(layer, self.hidden_TD, watch)
-        else:
-            self.session.head(self.hidden_TD, watch)
+        self.hidden_TD = self.session.stage(stage, self.hidden_TD, watch)
         return taps
 
 
@@ -100,35 +94,23 @@ def record(
     exact = Session(model_of(spec, weights, "float64", "hf"), case)
     runners = [Runner(style, case, spec, weights) for style in styles]
     band_T = band_of(case.positions)
-    hidden_TD = np.empty(0)
-    steps: list[tuple[str, int | None]] = [("embed", None)]
-    steps += [("layer", index) for index in range(spec.config.n_layers)] + [("head", None)]
-    for step, layer in steps:
-        piece = Piece(layer)
+    hidden_TD, n_layers = np.empty(0), spec.config.n_layers
+    for stage in range(-1, n_layers + 1):
+        piece = Piece(stage if 0 <= stage < n_layers else None)
 
         def keep(moment: Moment, piece: Piece = piece) -> None:
             piece.truth[moment.kind] = moment.computed.copy()
 
         entered = [runner.hidden_TD.astype(np.float64) for runner in runners]
-        hidden_TD = run_piece(exact, step, layer, hidden_TD, keep)
+        hidden_TD = exact.stage(stage, hidden_TD, keep)
         for runner, before_TD in zip(runners, entered, strict=True):
-            taps = runner.take(step, layer)
-            errors = _errors(exact, step, layer, before_TD, taps, piece.truth, band_T)
+            taps = runner.take(stage)
+            errors = _errors(exact, stage, before_TD, taps, piece.truth, band_T)
             _widen_envelope(piece, runner.style, errors)
-            if step == "head":
+            if stage == n_layers:
                 own = piece.legal_logits.setdefault(runner.style.precision, [])
                 own.append(taps["logits"])
         yield piece
-
-
-def run_piece(session: Session, step: str, layer: int | None, hidden_TD: np.ndarray, watch):  # type: ignore[no-untyped-def]
-    """Run the embedding, one layer or the head; return what goes on from there."""
-    if step == "embed":
-        return session.embed(watch)
-    if step == "layer":
-        return session.layer(layer, hidden_TD, watch)
-    session.head(hidden_TD, watch)
-    return hidden_TD
 
 
 class OfPiece:
@@ -144,14 +126,13 @@ class OfPiece:
 
 def _errors(
     exact: Session,
-    step: str,
-    layer: int | None,
+    stage: int,
     before_TD: np.ndarray,
     taps: Taps,
     truth: Taps,
     band_T: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the errors of one style at every tap of a piece: (spans, bands, measures)."""
+    """Return the errors of one style at every tap of a stage: (spans, bands, measures)."""
     found = {kind: np.full(SHAPE[1:], np.nan) for kind in taps}
 
     def put(span: int, kind: str, reference: np.ndarray) -> None:
@@ -165,11 +146,11 @@ def _errors(
     def at_layer(moment: Moment) -> None:
         put(LAYER, moment.kind, moment.computed)
 
-    source = OfPiece(layer, taps, len(band_T))
-    run_piece(exact, step, layer, before_TD, replaying(source, at_op))
-    if step != "embed":
-        run_piece(exact, step, layer, before_TD, at_layer)
-    if step == "layer":
+    source = OfPiece(stage if "attn_norm" in taps else None, taps, len(band_T))
+    exact.stage(stage, before_TD, replaying(source, at_op))
+    if "embed" not in taps:
+        exact.stage(stage, before_TD, at_layer)
+    if "ctx" in taps:
         put(ATTENTION, "ctx", _attend(exact, taps))
     for kind in taps:
         put(MODEL, kind, truth[kind])

@@ -5,8 +5,8 @@
                                   3  wrong
 
 The gates were set on implementations that did not make the envelope; docs/numerics.md has their
-figures. Two allowances are made. A measure over few numbers scatters more than one over many, so the
-envelope is widened by 2 / sqrt(n). And where legal rounding happens to be exact, an error of a
+figures. Two allowances are made. A measure over few numbers scatters more than one over many, so
+the envelope is widened by 2 / sqrt(n). And where legal rounding happens to be exact, an error of a
 float32 step is none.
 """
 
@@ -68,7 +68,9 @@ def judge(found: np.ndarray, envelope: np.ndarray, n_in_band: np.ndarray) -> Jud
         return Judged(Ratios(np.nan), np.nan, np.nan, 0)
     scaled = rho.copy()
     scaled[:, LARGEST] *= FAIL_AT / LARGEST_GATE
-    band = int(np.nanargmax(np.where(seen, np.nanmax(np.where(seen[:, None], scaled, 0), axis=1), -1)))
+    band = int(
+        np.nanargmax(np.where(seen, np.nanmax(np.where(seen[:, None], scaled, 0), axis=1), -1))
+    )
     worst = [_worst(rho[:, m]) for m in range(len(MEASURES))]
     return Judged(Ratios(*worst), float(found[band, WHOLE]), float(envelope[band, WHOLE]), band)
 

@@ -1,16 +1,8 @@
-"""Making a bundle: run the cases, keep the truth and the envelope, and put them in place at once.
-
-Data files are named after what is in them and are written beside whatever is there; then one rename
-puts the new manifest in place, and the bundle is the new one. An error, a full disk or Ctrl-C before
-that moment leaves the old bundle as it was, one after it leaves files that nobody names, and the
-next writer removes those.
-"""
+"""Making a bundle: which model, which cases, the truth and the envelope of each tap."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llama_ref.checkpoint.staging import move, staging_folder, writing
-from llama_ref.checkpoint.write import write_safetensors
+from llama_ref.checkpoint.staging import staging_folder, writing
 from llama_ref.errors import BadRequest, NonFiniteError, shown
-from llama_ref.files import list_folder, map_bytes
 from llama_ref.golden.bundle import FINGERPRINT_KINDS, Bundle, axes_of
 from llama_ref.golden.cases import MAIN, Case, cases_for, chosen, shape_case, shapes
 from llama_ref.golden.envelope import Piece, record
@@ -29,13 +19,13 @@ from llama_ref.golden.logits import divergence
 from llama_ref.golden.manifest import (
     FINGERPRINT,
     FULL,
-    MANIFEST,
     TIERS,
     Manifest,
     provenance,
 )
 from llama_ref.golden.models import ModelSpec, held, spec_of, weights_of
 from llama_ref.golden.passes import kind_of, tap_name, visible_parts
+from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
 from llama_ref.golden.sketch import sketch
 
 TOP = 8
@@ -92,16 +82,16 @@ def make(
     if tier not in TIERS:
         raise BadRequest("tier", expected=" or ".join(TIERS), found=shown(tier))
     folder, spec = Path(path), spec_of(model, seed)
-    _refuse_existing(folder, overwrite)
+    refuse_existing(folder, overwrite)
     models, wanted = _chosen_cases(spec, cases, tier, seed)
     manifest = Manifest(tier, models, wanted, {}, {}, {}, provenance())
     made = not folder.exists()
     with writing(folder):
         folder.mkdir(exist_ok=True)
     try:
-        with _only_writer(folder), staging_folder(folder) as staging:
+        with only_writer(folder), staging_folder(folder) as staging:
             _record_all(manifest, staging, model, advance)
-            _put_in_place(manifest, staging, folder)
+            put_in_place(manifest, staging, folder)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
@@ -141,16 +131,20 @@ def _chosen_cases(
 def _record_all(
     manifest: Manifest, staging: Path, model: str | os.PathLike[str], advance: Progress
 ) -> None:
-    """Run every case; write its arrays into the staging folder, and what they are in the manifest."""
+    """Run every case; write its arrays into the staging folder, and say so in the manifest."""
     envelopes: dict[str, np.ndarray] = {}
     for name, spec in manifest.models.items():
         weights = held(weights_of(spec, model), spec.config)
         for case in (case for case in manifest.cases if case.model == name):
             manifest.taps[case.name] = {}
-            for number, arrays in enumerate(_recorded(case, record(case, spec, weights), manifest, envelopes, advance)):
+            for number, arrays in enumerate(
+                _recorded(case, record(case, spec, weights), manifest, envelopes, advance)
+            ):
                 if arrays:
-                    _save(manifest, staging, f"{case.name}-{number}" if number else case.name, arrays)
-    _save(manifest, staging, "envelope", envelopes)
+                    save(
+                        manifest, staging, f"{case.name}-{number}" if number else case.name, arrays
+                    )
+    save(manifest, staging, "envelope", envelopes)
 
 
 def _recorded(
@@ -178,7 +172,8 @@ def _recorded(
         if sum(array.nbytes for array in arrays.values()) > PIECE_BYTES:
             yield arrays
             arrays = {}
-    yield arrays
+    if arrays:
+        yield arrays
 
 
 def _stored(tier: str, name: str, truth: np.ndarray) -> dict[str, np.ndarray]:
@@ -217,87 +212,3 @@ def _legal_logits(piece: Piece) -> dict[str, Any]:
         }
         for precision, legal in piece.legal_logits.items()
     }
-
-
-def _save(manifest: Manifest, staging: Path, stem: str, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays into a file named after its content, on disk to the last byte."""
-    temporary = staging / "tensors"
-    write_safetensors(temporary, arrays)
-    digest = hashlib.sha256(map_bytes(temporary).data).hexdigest()
-    name = f"{stem}-{digest[:12]}.safetensors"
-    manifest.files[name] = {"bytes": temporary.stat().st_size, "sha256": digest}
-    _sync(temporary)
-    move(temporary, staging / name)
-
-
-def _put_in_place(manifest: Manifest, staging: Path, folder: Path) -> None:
-    """Move data files, then the manifest, into the folder; remove what the manifest does not name."""
-    text = json.dumps(manifest.as_dict(), indent=1, allow_nan=False) + "\n"
-    with writing(staging / MANIFEST):
-        (staging / MANIFEST).write_text(text, encoding="utf-8")
-    _sync(staging / MANIFEST)
-    for name in manifest.files:
-        move(staging / name, folder / name)
-    _sync(folder)
-    move(staging / MANIFEST, folder / MANIFEST)
-    _sync(folder)
-    for name in list_folder(folder):
-        if name.endswith(".safetensors") and name not in manifest.files:
-            with contextlib.suppress(OSError):
-                (folder / name).unlink()
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file or the entries of a folder to disk."""
-    with writing(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Wait until nobody else writes into the folder; on systems without `flock`, do not wait."""
-    try:
-        import fcntl  # noqa: PLC0415  (POSIX)
-    except ImportError:
-        yield
-        return
-    with writing(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
-    """Refuse a path at which something stands, unless it is a bundle that may be replaced."""
-    if not os.path.lexists(folder):
-        if not folder.parent.is_dir():
-            raise BadRequest("folder to write to", expected="in one that exists", file=folder)
-        return
-    if folder.is_symlink() or not folder.is_dir():
-        raise BadRequest(
-            "folder to write to", expected="a folder, or nothing yet", found="a file or a link",
-            file=folder,
-        )
-    names = [name for name in list_folder(folder) if not name.startswith(".writing-")]
-    if names and MANIFEST not in names:
-        raise BadRequest(
-            "folder to write to",
-            expected="an empty one, or a bundle",
-            found=shown(names[0]),
-            file=folder,
-        )
-    if names and not overwrite:
-        raise BadRequest(
-            "folder to write to",
-            expected="nothing there",
-            found="a bundle",
-            next_step="say --overwrite to replace it",
-            file=folder,
-        )

@@ -16,19 +16,16 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import llama_ref
-from llama_ref.config import Config, RopeScaling
-from llama_ref.errors import BadFile, LlamaRefError, Unsupported, is_whole, shown
 from llama_ref.golden.cases import Case
 from llama_ref.golden.measure import BAND_STARTS, MEASURES
-from llama_ref.golden.models import CHECKPOINT, FORMULA, ModelSpec
+from llama_ref.golden.models import ModelSpec
 from llama_ref.golden.replay import SPANS
 from llama_ref.golden.sketch import BUCKETS
 from llama_ref.golden.styles import PRECISIONS, STYLES
@@ -38,8 +35,6 @@ FULL, FINGERPRINT = "full", "fingerprint"
 TIERS = (FULL, FINGERPRINT)
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16_000_000
-
-AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -138,165 +133,3 @@ def _model_dict(spec: ModelSpec) -> dict[str, Any]:
         "weights": spec.as_dict(),
         "rope_pairing": spec.pairing,
     }
-
-
-def parse_manifest(data: Any, file: AnyPath) -> Manifest:
-    """Return the manifest that a JSON object is.
-
-    Raises
-    ------
-    BadFile
-        If it is no manifest, or contradicts itself.
-    Unsupported
-        If its version is another.
-    """
-    top = _Object(data, "manifest", file)
-    if top.get("format", str) != FORMAT:
-        raise BadFile(
-            "format", expected=FORMAT, found=shown(top.get("format", str)), file=file
-        )
-    if top.get("version", int) != VERSION:
-        raise Unsupported(
-            "version of the bundle",
-            expected=VERSION,
-            found=shown(top.get("version", int)),
-            next_step="make the bundle anew, or use the release that made it",
-            file=file,
-        )
-    _check_axes(_Object(top.get("envelope", dict), "envelope", file), file)
-    models = {
-        name: _parse_model(_Object(model, f"model {shown(name)}", file), file)
-        for name, model in top.get("models", dict).items()
-    }
-    entries = [_Object(case, "case", file) for case in top.get("cases", list)]
-    cases = [_parse_case(entry, models, file) for entry in entries]
-    if len({case.name for case in cases}) != len(cases) or not cases:
-        raise BadFile("cases", expected="one or more, each with a name of its own", file=file)
-    tier = top.get("tier", str)
-    if tier not in TIERS:
-        raise BadFile("tier", expected=" or ".join(TIERS), found=shown(tier), file=file)
-    by_name = dict(zip((case.name for case in cases), entries, strict=True))
-    return Manifest(
-        tier=tier,
-        models=models,
-        cases=cases,
-        taps={name: entry.get("taps", dict) for name, entry in by_name.items()},
-        legal_logits={name: entry.get("legal_logits", dict) for name, entry in by_name.items()},
-        files=top.get("files", dict),
-        made_by=_provenance(top, file),
-    )
-
-
-class _Object:
-    """A JSON object of which every key that is asked for has to be there."""
-
-    def __init__(self, data: Any, thing: str, file: AnyPath):
-        if not isinstance(data, dict):
-            raise BadFile(thing, expected="a JSON object", found=shown(data), file=file)
-        self.data, self.thing, self.file = data, thing, file
-
-    def get(self, key: str, kind: Any) -> Any:
-        """Return a value of a type; True is no integer."""
-        value = self.data.get(key)
-        fits = is_whole(value, -(2**63), 2**63) if kind is int else isinstance(value, kind)
-        if key not in self.data or not fits:
-            raise BadFile(
-                f"{self.thing}: {key}",
-                expected=getattr(kind, "__name__", str(kind)),
-                found=shown(value) if key in self.data else "nothing",
-                file=self.file,
-            )
-        return value
-
-
-def _provenance(top: _Object, file: AnyPath) -> dict[str, Any]:
-    made_by = _Object(top.get("made_by", dict), "made_by", file)
-    for key in ("llama_ref", "source_sha256", "numpy"):
-        made_by.get(key, str)
-    return made_by.data
-
-
-def _check_axes(envelope: _Object, file: AnyPath) -> None:
-    """Refuse an envelope whose axes are not ours."""
-    ours = {
-        "precisions": list(PRECISIONS),
-        "spans": list(SPANS),
-        "band_starts": list(BAND_STARTS),
-        "measures": list(MEASURES),
-    }
-    for key, expected in ours.items():
-        found = envelope.get(key, list)
-        if found != expected:
-            raise BadFile(f"envelope: {key}", expected=expected, found=shown(found), file=file)
-
-
-def _parse_model(model: _Object, file: AnyPath) -> ModelSpec:
-    try:
-        config = _config(model)
-    except (TypeError, LlamaRefError) as error:
-        raise BadFile(f"{model.thing}: config", found=shown(str(error)), file=file) from None
-    weights = _Object(model.get("weights", dict), f"{model.thing}: weights", file)
-    recipe = weights.get("recipe", str)
-    if recipe == FORMULA:
-        seed, variant = weights.get("seed", int), weights.get("variant", str)
-        return ModelSpec(config, FORMULA, seed, variant)
-    if recipe == CHECKPOINT:
-        sha256, layout = weights.get("sha256", str), weights.get("layout", str)
-        if layout in ("hf", "meta"):
-            return ModelSpec(config, CHECKPOINT, sha256=sha256, layout=layout)
-    raise BadFile(
-        f"{model.thing}: weights",
-        expected=f"{FORMULA}, or a {CHECKPOINT} in the layout hf or meta",
-        found=shown(weights.data),
-        file=file,
-    )
-
-
-def _config(model: _Object) -> Config:
-    """Return the blueprint of a model; every number of it has to be there."""
-    stated = dict(model.get("config", dict))
-    scaling = stated.pop("rope_scaling")
-    stated["eos_ids"] = tuple(stated.pop("eos_ids"))
-    return Config(
-        **stated,
-        rope_scaling=None if scaling is None else RopeScaling(**scaling),
-        name=model.get("name", str),
-    )
-
-
-def _parse_case(entry: _Object, models: Mapping[str, ModelSpec], file: AnyPath) -> Case:
-    """Return a case whose ids, positions and calls fit each other and its model."""
-    values = {key: entry.data.get(key) for key in (field.name for field in fields(Case))}
-    for key in ("ids", "positions", "chunks"):
-        if not all(is_whole(n, 0, 2**31) for n in entry.get(key, list)):
-            raise BadFile(f"case: {key}", expected="whole numbers", file=file)
-        values[key] = tuple(values[key])
-    values["catches"] = tuple(entry.get("catches", list))
-    for key in ("name", "why", "model"):
-        entry.get(key, str)
-    entry.get("padding", int)
-    case = Case(**values)
-    if not _is_consistent(case, models):
-        raise BadFile(
-            f"case {shown(case.name)}",
-            expected="ids of the vocabulary of its model, as many positions, rising, and calls "
-            "that sum to their number",
-            file=file,
-        )
-    return case
-
-
-def _is_consistent(case: Case, models: Mapping[str, ModelSpec]) -> bool:
-    if case.model not in models or not case.ids or "/" in case.name:
-        return False
-    config = models[case.model].config
-    rising: Sequence[int] = sorted(set(case.positions))
-    return (
-        max(case.ids) < config.vocab_size
-        and len(case.positions) == len(case.ids) == sum(case.chunks)
-        and list(case.positions) == rising
-        and case.positions[-1] < config.context_length
-        and min(case.chunks) > 0
-        and (case.batch is None or isinstance(case.batch, str))
-        and 0 <= case.padding < 2**31
-    )

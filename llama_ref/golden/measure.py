@@ -63,9 +63,7 @@ def has_channels(axes: str) -> bool:
     return not axes.startswith("N")
 
 
-def measure(
-    error: np.ndarray, reference: np.ndarray, axes: str, band_T: np.ndarray
-) -> np.ndarray:
+def measure(error: np.ndarray, reference: np.ndarray, axes: str, band_T: np.ndarray) -> np.ndarray:
     """Measure an error in every band of positions.
 
     Parameters

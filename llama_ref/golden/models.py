@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 
 from llama_ref.checkpoint.stored import Checkpoint
-from llama_ref.checkpoint.synthetic_model import open_synthetic
+from llama_ref.checkpoint.synthetic_model import (
+    is_synthetic,
+    open_synthetic,
+    parse_synthetic_path,
+)
 from llama_ref.config import PRESETS, Config, preset
 from llama_ref.errors import BadRequest, shown
 from llama_ref.lineage import lineage_named
@@ -120,13 +124,15 @@ def held(weights: Weights, config: Config) -> Weights:
     """Return weights that are computed or read once: all of them, or a layer at a time."""
     if 4 * config.n_params > HELD_BYTES:
         return replace(weights, layers=OneLayerHeld(weights.layers))  # type: ignore[arg-type]
-    outer = {
-        name: in_memory(getattr(weights, name))
-        for name in ("embedding_VD", "final_gain_D", "w_head_VD")
-    }
-    if weights.w_head_VD is weights.embedding_VD:
-        outer["w_head_VD"] = outer["embedding_VD"]
-    return replace(weights, layers=tuple(map(layer_in_memory, weights.layers)), **outer)
+    embedding_VD = in_memory(weights.embedding_VD)
+    tied = weights.w_head_VD is weights.embedding_VD
+    return replace(
+        weights,
+        embedding_VD=embedding_VD,
+        layers=tuple(map(layer_in_memory, weights.layers)),
+        final_gain_D=in_memory(weights.final_gain_D),
+        w_head_VD=embedding_VD if tied else in_memory(weights.w_head_VD),
+    )
 
 
 class OneLayerHeld(Sequence[Layer]):

@@ -49,4 +49,7 @@ def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
     if not np.isfinite(error).all() or error.size < 64:
         return False
     peak = float(np.abs(error).max()) / (size_of(error) or 1.0)
-    return peak <= MOST_PEAKED and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED
+    return (
+        peak <= MOST_PEAKED
+        and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED
+    )

@@ -219,6 +219,15 @@ class Session:
             hidden_TD = self.layer(index, hidden_TD, watch)
         return self.head(hidden_TD, watch)
 
+    def stage(self, index: int, hidden_TD: np.ndarray, watch: Watch) -> np.ndarray:
+        """Run the embedding (-1), a layer, or the head (L); return what goes on from there."""
+        if index < 0:
+            return self.embed(watch)
+        if index < self.model.config.n_layers:
+            return self.layer(index, hidden_TD, watch)
+        self.head(hidden_TD, watch)
+        return hidden_TD
+
     def embed(self, watch: Watch) -> np.ndarray:
         """Look the tokens up."""
         self._taps = {}

@@ -1,9 +1,9 @@
 """Which class of rounding a candidate is judged by, where its author does not say.
 
 A dump of 16-bit numbers comes from a port that rounds to them. A dump in float32 may come from one
-too: then the outputs of its matrices all lie on the coarser grid, which no float32 computation would
-produce by chance. What cannot be told from the numbers (a float16 cache, tensor cores) is for the
-author to say.
+too: then the outputs of its matrices all lie on the coarser grid, which no float32 computation
+would produce by chance. What cannot be told from the numbers (a float16 cache, tensor cores) is for
+the author to say.
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ def precision_of(source: Source, taps: list[str], asked: str | None) -> tuple[st
         if tap in linear and finite.size >= ENOUGH:
             for name, grid in GRIDS.items():
                 if (grid(finite) == finite).all():
-                    return name, (
-                        f"Judged as {name}: the dump is wider, but {tap} holds {name} numbers alone."
-                    )
+                    return name, f"Judged as {name}: {tap} holds {name} numbers alone."
             break
     return "float32", "Judged as float32, the dtype of the dump; --dtype says otherwise."

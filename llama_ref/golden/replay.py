@@ -1,9 +1,9 @@
 """Replay: each step taken in float64 from a candidate's own numbers.
 
-An error made in one layer spoils every layer after it, and in bfloat16 even a right port has drifted
-a fifth away from the truth after a hundred layers. So a candidate is not only compared with the
-truth. Every step it took is taken again from what it had before that step; what is left is the error
-of that step alone, as small in the last layer as in the first.
+An error made in one layer spoils every layer after it, and in bfloat16 even a right port has
+drifted a fifth away from the truth after a hundred layers. So a candidate is not only compared with
+the truth. Every step it took is taken again from what it had before that step; what is left is the
+error of that step alone, as small in the last layer as in the first.
 
 Where a candidate has not got the inputs of a step, they are computed from the nearest taps it has,
 and the step is compared over that longer span:
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 Compare = Callable[[Moment, Dump, str], None]
-"""Called at every tap that the candidate has: what was computed, what was dumped, over which span."""
+"""Called at every tap that the candidate has: what was computed, what it dumped, which span."""
 
 
 def row_axis(kind: str) -> int:
@@ -82,7 +82,7 @@ def replaying(source: Source, compare: Compare) -> Watch:
 
     def watch(moment: Moment) -> None:
         kind, T = moment.kind, len(moment.case.ids)
-        if kind == "attn_norm" or kind == "final_norm":
+        if kind in ("attn_norm", "final_norm"):
             _enter(missing, has, moment, T)
         dump = source.get(moment.name)
         rows = range(T) if dump is None else dump.rows

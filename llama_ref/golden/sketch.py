@@ -1,6 +1,6 @@
 """A tap of any size as 256 numbers that still tell how far another one is from it.
 
-    sketch[bucket(i)] += sign(i) * x[i]        bucket = h(i) >> 24,  sign = +1 if h(i) is even else -1
+    sketch[h(i) >> 24] += x[i] if h(i) is even else -x[i]
 
 Sketching is linear, and on average over the hash the squares of a sketch sum to the squares of the
 array. So the sketch of a difference, which is the difference of sketches, estimates the size of

@@ -5,11 +5,11 @@ after every step or after a fused few, in Meta's places or in those of transform
 cache or tensor cores that drop mantissa bits. Each style here is one such way. How far they end up
 from float64, tap by tap, is the envelope that a candidate is judged by.
 
-    float32        transformers and Meta · sums in another order · angles by repeated products (ggml)
+    float32        transformers and Meta · sums in a row · angles by repeated products, as in ggml
     float32-kv16   float32 with a float16 cache, as llama.cpp has by default
     tf32           float32 whose matrix units read 10 mantissa bits
     float16        transformers and Meta · one rounding a tap · flash attention · float32 residual
-    bfloat16       the same · float32 whose matrices read bfloat16 operands (ggml)
+    bfloat16       the same · float32 whose matrices read bfloat16 operands, as in ggml
 
 A style is a model of some dtype and lineage, the taps it computes otherwise, and the taps whose
 readers see rounded numbers while the tap itself, as a backend would dump it, is not rounded.

@@ -88,4 +88,3 @@ IN_A_ROW: dict[str, Change] = {
 def _last_sum(array: np.ndarray) -> np.ndarray:
     """Return sums over the last axis, which is kept; each number is added to those before it."""
     return np.cumsum(array, axis=-1, dtype=np.float32)[..., -1:]
-

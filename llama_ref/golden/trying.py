@@ -1,19 +1,19 @@
 """Trying a mistake: a stretch of the candidate's pass once more, with the mistake in it.
 
 The stretch is the shortest one that leads to the wrong tap from taps that the candidate has: the op
-alone if it dumped everything, the whole model if it dumped logits alone. On the way everything it has
-replaces what is computed, so what is left at a tap is what this mistake does not explain.
+alone if it dumped everything, the whole model if it dumped logits alone. On the way everything it
+has replaces what is computed, so what is left at a tap is what this mistake does not explain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from llama_ref.golden.checking import CaseCheck
+from llama_ref.golden.case_check import CaseCheck
 from llama_ref.golden.judging import FAIL_AT, Judged
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.passes import INPUTS, Moment, Session, Watch, kind_of, tap_name
@@ -70,9 +70,7 @@ class Stretch:
 
         # The layer to begin with: the last one that is entered by what the candidate has.
         latest = n_layers if in_head else self.last
-        self.first = next(
-            (i for i in range(latest, 0, -1) if is_there(tap_name(i - 1, "out"))), 0
-        )
+        self.first = next((i for i in range(latest, 0, -1) if is_there(tap_name(i - 1, "out"))), 0)
 
     def computed_kinds(self) -> set[str]:
         """Return the kinds of taps that are computed in it: its end, and what is missing before."""
@@ -190,7 +188,7 @@ class Evidence(NamedTuple):
 
 def evidence(
     checks: list[CaseCheck],
-    layers: list[int | None],
+    layers: Iterable[int | None],
     mistakes: Mapping[str, Mistake],
     kinds: set[str],
 ) -> dict[str, Evidence]:
@@ -199,7 +197,7 @@ def evidence(
     Parameters
     ----------
     checks : list of CaseCheck
-    layers : list of int or None
+    layers : iterable of int or None
     mistakes : mapping of str to Mistake
     kinds : set of str
         The taps to look at.

@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from llama_ref.golden.judging import FAIL_AT
 from llama_ref.golden.passes import INPUTS, kind_of
 from llama_ref.golden.report import FAIL, INHERITS, WARN, Profile, Report, Row
 
+SINCE = {
+    "attention": "from the queries, keys and values that were dumped",
+    "layer": "from what entered the layer, since taps in between were not dumped",
+    "model": "from the last tap that was dumped before it, or from the token ids",
+}
+
 
 def described(report: Report, *, has_replay: bool) -> Report:
-    """Return a report with its headline and its explanation."""
+    """Return a report with its headline and its explanation.
+
+    Parameters
+    ----------
+    report : Report
+        With everything else in it.
+    has_replay : bool
+        Whether steps were replayed, or taps compared with the truth alone.
+    """
     if report.verdict == FAIL and report.first is not None:
-        return replace(report, headline=_headline(report), explanation=_explanation(report, has_replay))
+        said = _explanation(report, has_replay)
+        return replace(report, headline=_headline(report), explanation=said)
     if report.verdict == FAIL:
-        return replace(report, headline="Every step is right, the whole is not.", explanation=_drift(report))
-    n_taps, worst = len(report.rows), _worst(report)
+        headline = "Every step is right, the whole is not."
+        return replace(report, headline=headline, explanation=_drift(report))
+    headline = f"All {len(report.rows):,} taps are what legal {report.precision} rounding gives."
     if report.verdict == WARN:
-        headline = f"Nothing fails, but {worst.tap} of {worst.case} is off by {_rho(worst):.1f} x legal rounding."
-        return replace(report, headline=headline, explanation=_passing(report, has_replay))
-    headline = f"All {n_taps:,} taps are what legal {report.precision} rounding gives."
+        worst = max(report.rows, key=lambda row: max(_own(row), _summed(row)))
+        off = max(_own(worst), _summed(worst))
+        headline = (
+            f"Nothing fails, but {worst.tap} of case {worst.case} is {off:.1f} times the worst "
+            f"that legal {report.precision} rounding gives."
+        )
     return replace(report, headline=headline, explanation=_passing(report, has_replay))
 
 
 def _headline(report: Report) -> str:
-    case, tap = report.first or ("", "")
+    assert report.first is not None
+    case, tap = report.first
     if report.cause is None:
         return f"{tap} of case {case} is the first wrong step; no known mistake explains it."
-    likely = {"certain": "", "likely": "probably "}[report.confidence]
+    likely = "" if report.confidence == "certain" else "probably "
     return f"{tap} of case {case} is the first wrong step: {likely}{report.cause.title}."
 
 
 def _explanation(report: Report, has_replay: bool) -> str:
-    row = _row_of_first(report)
-    said = [_first_sentence(report, row, has_replay), *_where(report.profile, row), *_spread(report)]
+    """Say what is wrong, where, how widely, why, and how sure that is."""
+    row = next(r for r in report.rows if (r.case, r.tap) == report.first)
+    said = [_first_sentence(report, row, has_replay), *_where(report.profile), *_spread(report)]
     if report.cause is not None:
-        said.append(report.cause.explanation)
-        said.append(_how_sure(report))
+        said += [report.cause.explanation, _how_sure(report)]
     elif row.tap == "embed":
         said.append(
             "An embedding is a copy of table rows, so this is no matter of arithmetic: other token "
@@ -45,8 +67,8 @@ def _explanation(report: Report, has_replay: bool) -> str:
         )
     elif has_replay:
         said.append(
-            "None of the known mistakes brings the error of this step back to rounding; compare the "
-            "code of this step line by line."
+            "None of the known mistakes brings the error of this step back to rounding. Compare "
+            "the code of this step line by line."
         )
     n_inherit = sum(r.status == INHERITS for r in report.rows)
     if n_inherit:
@@ -55,57 +77,56 @@ def _explanation(report: Report, has_replay: bool) -> str:
 
 
 def _first_sentence(report: Report, row: Row, has_replay: bool) -> str:
+    off = f"{row.tap} of case {row.case} is {_times(_own(row))} legal {report.precision} rounding"
     if not has_replay:
         return (
-            f"{row.tap} of case {row.case} is {_times(_rho(row))} what legal {report.precision} rounding "
-            "gives up to there. Without the weights no step is replayed, so an earlier tap that was not "
-            "dumped may be at fault."
+            f"{off} up to there. Without the weights no step is replayed, so an earlier tap that "
+            "was not dumped may be at fault."
         )
-    since = {
-        "op": f"from the inputs that were dumped ({', '.join(_inputs(row.tap))})",
-        "attention": "from the queries, keys and values that were dumped",
-        "layer": "from what entered the layer, since taps in between were not dumped",
-        "model": "from the last tap that was dumped before it, or from the token ids",
-    }[row.span]
-    return (
-        f"Taken {since}, {row.tap} of case {row.case} is {_times(_rho(row))} what legal "
-        f"{report.precision} rounding gives."
-    )
-
-
-def _inputs(tap: str) -> list[str]:
     names = {"hidden": "what enters the layer"}
-    return [names.get(name, name) for name in INPUTS[kind_of(tap)]] or ["the token ids"]
+    inputs = [names.get(name, name) for name in INPUTS[kind_of(row.tap)]] or ["the token ids"]
+    since = SINCE.get(row.span, f"from its inputs as they were dumped ({', '.join(inputs)})")
+    return f"Taken {since}, {off}."
 
 
 def _times(rho: float) -> str:
     if not np.isfinite(rho):
-        return "not a number, or infinite, against"
+        return "not a number or infinite, which is beyond any"
     return f"off by {rho:,.0f} times" if rho >= 10 else f"off by {rho:.1f} times"
 
 
-def _where(profile: Profile | None, row: Row) -> list[str]:
+def _where(profile: Profile | None) -> list[str]:
     """Say which tokens, heads or channels are wrong, if it is some of them only."""
     if profile is None:
         return []
+    heads, channels = range(len(profile.by_head)), range(len(profile.by_channel))
+    by: list[tuple[str, str, list[float], Sequence[int]]] = [
+        ("token", "position", profile.by_token, profile.positions),
+        ("head", "head", profile.by_head, heads),
+        ("channel", "channel", profile.by_channel, channels),
+    ]
     said = []
-    for what, values, labels in (
-        ("token", profile.by_token, profile.positions),
-        ("head", profile.by_head, list(range(len(profile.by_head)))),
-        ("channel", profile.by_channel, list(range(len(profile.by_channel)))),
-    ):
-        wrong = [label for label, value in zip(labels, values, strict=True) if not value < 3]
+    for what, name, values, labels in by:
+        wrong = [label for label, value in zip(labels, values, strict=True) if not value < FAIL_AT]
         if 0 < len(wrong) < len(values):
-            name = "position" if what == "token" else what
-            said.append(f"{len(wrong)} of {len(values)} {what}s are wrong ({name} {_some(wrong)}).")
+            verb = "is" if len(wrong) == 1 else "are"
+            said.append(
+                f"{len(wrong)} of {len(values)} {what}s {verb} wrong ({name} {_some(wrong)})."
+            )
     return said
 
 
 def _some(numbers: list[int]) -> str:
-    """Return a few numbers, or the ends of a run."""
+    """Return a few numbers, or the ends of a run.
+
+    Examples
+    --------
+    >>> _some([3, 4, 5, 6]), _some([1, 5])
+    ('3 to 6', '1, 5')
+    """
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers[:6])) + (", ..." if len(numbers) > 6 else "")
+    return ", ".join(map(str, numbers[:6])) + (", …" if len(numbers) > 6 else "")
 
 
 def _spread(report: Report) -> list[str]:
@@ -113,31 +134,45 @@ def _spread(report: Report) -> list[str]:
     assert report.first is not None
     kind = kind_of(report.first[1])
     same = [r for r in report.rows if kind_of(r.tap) == kind and r.local is not None]
-    wrong = [r for r in same if r.local is not None and not r.local.rho < 3]
-    if len(same) < 2:
+    wrong = [r for r in same if not _own(r) < FAIL_AT]
+    if len(same) < 2 or not wrong:
         return []
     if len(wrong) == len(same):
-        return [f"The same step is wrong wherever it was dumped ({len(same)} taps)."]
-    cases = sorted({r.case for r in wrong})
+        return [f"The same step is wrong wherever it was dumped, {len(same)} times."]
     layers = sorted({r.tap.partition(".")[0] for r in wrong})
-    places = f"in {', '.join(layers[:6])}{' and others' if len(layers) > 6 else ''}"
+    cases = list(dict.fromkeys(r.case for r in wrong))
+    places = f"in {_listed(layers)}, " if "." in report.first[1] else ""
     return [
-        f"The same step is wrong in {len(wrong)} of {len(same)} taps: {places}, "
-        f"in the cases {', '.join(cases)}."
+        f"The same step is wrong in {len(wrong)} of {len(same)} places: {places}"
+        f"in the {'case' if len(cases) == 1 else 'cases'} {_listed(cases)}."
     ]
 
 
+def _listed(names: list[str]) -> str:
+    """Return some of the names."""
+    return ", ".join(names[:8]) + (" and others" if len(names) > 8 else "")
+
+
 def _how_sure(report: Report) -> str:
+    """Say what speaks for the cause, and what against."""
     assert report.cause is not None
-    left = f"Replayed with this mistake, the step is within {report.cause.residual:.1f} x legal rounding"
+    if report.cause.residual >= FAIL_AT and not report.also and report.runner_up is None:
+        return "The error has the size of such rounding, and it has no other shape."
+    left = (
+        f"Replayed with this mistake in it, the step is {report.cause.residual:.1f} times legal "
+        "rounding"
+    )
+    if report.also:
+        also = ", ".join(suspect.id for suspect in report.also)
+        return f"{left}, and so it is with {also}: here these cannot be told apart."
     if report.confidence == "certain":
         rival = report.runner_up
-        return f"{left}; the next best guess, {rival.id}, leaves {rival.residual:,.0f}." if rival else f"{left}."
-    if report.also:
-        return f"{left}, and so it is with {', '.join(s.id for s in report.also)}: here they look alike."
-    if report.cause.residual >= 3:
-        return "The size of the error is that of such rounding, and it has no other shape."
-    return f"{left}, but it does not explain everything that is wrong in this layer."
+        return (
+            f"{left}; with the next best guess, {rival.id}, {rival.residual:,.0f}."
+            if rival
+            else (f"{left}.")
+        )
+    return f"{left}, but it does not explain everything that is wrong around it."
 
 
 def _drift(report: Report) -> str:
@@ -145,37 +180,31 @@ def _drift(report: Report) -> str:
     if row is None:
         return "The most likely token is another one where the truth is clearly decided."
     return (
-        f"{row.tap} of case {row.case} is {_times(_cumulative(row))} what legal {report.precision} rounding "
-        "gives up to there, though each dumped step is right by itself: errors add up faster than they "
-        "should, or the steps were not taken from what was dumped."
+        f"{row.tap} of case {row.case} is {_times(_summed(row))} legal {report.precision} rounding "
+        "up to there, though each step that was dumped is right by itself: errors add up faster "
+        "than they should, or the steps were not taken from what was dumped."
     )
 
 
 def _passing(report: Report, has_replay: bool) -> str:
     if not has_replay:
         return (
-            "Compared with the truth as a whole; without the weights no step was replayed, so a mistake "
-            "smaller than the accumulated rounding would not show."
+            "Taps were compared with the truth as a whole. Without the weights no step was "
+            "replayed, and a mistake smaller than the accumulated rounding would not show."
         )
-    absent = sum(map(len, report.absent.values()))
     taken = "Each step was taken again in float64 from the candidate's own numbers."
+    absent = sum(map(len, report.absent.values()))
     if not absent:
         return taken
     return f"{taken} {absent:,} taps were not dumped; the steps around them were judged together."
 
 
-def _row_of_first(report: Report) -> Row:
-    return next(r for r in report.rows if (r.case, r.tap) == report.first)
-
-
-def _worst(report: Report) -> Row:
-    return max(report.rows, key=lambda r: max(_rho(r), _cumulative(r)))
-
-
-def _rho(row: Row) -> float:
+def _own(row: Row) -> float:
+    """Return the error of the step itself; up to there, where nothing was replayed."""
     judged = row.local or row.cumulative
     return judged.rho if judged is not None and not np.isnan(judged.rho) else 0.0
 
 
-def _cumulative(row: Row) -> float:
+def _summed(row: Row) -> float:
+    """Return the error of everything up to there."""
     return row.cumulative.rho if row.cumulative and not np.isnan(row.cumulative.rho) else 0.0

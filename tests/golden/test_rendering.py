@@ -14,7 +14,7 @@ from llama_ref.cli.terminal import UNSAFE
 from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering import html_page
 from llama_ref.golden.rendering.diagram import BOXES, EDGES
-from llama_ref.golden.rendering.scales import LogAxis, bins, level
+from llama_ref.golden.rendering.scales import LogAxis, Palette, bins
 from llama_ref.golden.rendering.terms import KINDS, MEANING, next_step, number
 from llama_ref.golden.report import Report
 from llama_ref.trace import tap_names
@@ -258,9 +258,20 @@ def test_every_kind_of_tap_has_words_and_a_box():
 
 def test_levels_change_at_the_gates():
     """Colour changes at 1, 2, 3 and powers of ten: what reaches a gate is beyond it."""
-    edges = [1.0, 2.0, 3.0, 10.0, 100.0, 1000.0]
+    edges, level = Palette().edges, Palette().level
+    assert edges == (1.0, 2.0, 3.0, 10.0, 100.0, 1000.0)
     assert [level(math.nextafter(edge, 0.0)) for edge in edges] == [f"v{i}" for i in range(6)]
     assert [level(edge) for edge in edges] == [f"v{i + 1}" for i in range(6)]
+
+
+@pytest.mark.parametrize("largest", [0.0, 2.5, 1e3, 1e6, 1e12, 1e300])
+def test_levels_reach_to_the_largest(largest):
+    """Whatever the largest ratio, the gates stay, levels rise, and the last is made use of."""
+    palette = Palette.over([0.5, largest, math.nan, math.inf, None])
+    assert palette.edges[:3] == (1.0, 2.0, 3.0)
+    assert list(palette.edges) == sorted(set(palette.edges))
+    assert len(palette.names) == 7
+    assert palette.level(largest) == ("v6" if largest >= 1e3 else Palette().level(largest))
 
 
 def test_axis_is_logarithmic_and_holds_everything():

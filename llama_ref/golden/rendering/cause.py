@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_ref.golden.rendering.markup import Child, Markup, card, join, tag
-from llama_ref.golden.rendering.scales import LogAxis
+from llama_ref.golden.rendering.markup import Child, Markup, card, join, tag, with_code
+from llama_ref.golden.rendering.scales import LogAxis, Palette
 from llama_ref.golden.rendering.svg import box, drawing, lying_bar, path, words
 from llama_ref.golden.rendering.terms import (
     CONFIDENCE,
@@ -47,7 +47,7 @@ def _cause(report: Report, first: Row) -> Markup:
     return card(
         join("Cause: ", cause.title),
         tag("p", tag("code", cause.id), " ", confidence),
-        tag("p", cause.explanation),
+        tag("p", with_code(cause.explanation)),
         tag("p", CONFIDENCE.get(report.confidence), class_="muted"),
         bars,
         style="cause",
@@ -63,6 +63,7 @@ def _bars(report: Report, first: Row) -> Markup | None:
     if not bars:
         return None
     axis = LogAxis.over((rho for _, rho in bars), 0, LENGTH)
+    palette = Palette.over(rho for _, rho in bars)
     gate, height = axis.at(FAIL_AT), PITCH * len(bars)
     parts = [
         box(0, 0, axis.at(1.0), height, "band legal"),
@@ -73,7 +74,7 @@ def _bars(report: Report, first: Row) -> Markup | None:
     for i, (name, rho) in enumerate(bars):
         y, hint = PITCH * i, f"{name}: {number(rho)} × the worst legal error"
         parts.append(words(name, 2, y + 13, "name"))
-        parts.append(lying_bar(rho, y + 18, 12, axis, hint))
+        parts.append(lying_bar(rho, y + 18, 12, axis, palette, hint))
         parts.append(words(number(rho), axis.at(rho) + 8, y + 29, "ratio"))
     about = "Error left with each mistake"
     return drawing(LENGTH + 70, height + 16, *parts, kind="chart residuals", about=about)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from llama_ref.golden.rendering.markup import Markup, bullets, join, tag
 from llama_ref.golden.rendering.svg import box, drawing, path, words
-from llama_ref.golden.rendering.terms import MEANING, number, rho_of, standing
+from llama_ref.golden.rendering.terms import MEANING, number, rho_of, short, standing
 from llama_ref.golden.report import Row
 
 WIDTH, PITCH, HEIGHT, TRUNK = 456, 40, 28, 24
@@ -127,14 +127,14 @@ def _op(kind: str, row: Row | None, measure: str, first: tuple[str, str] | None)
     top, state = _top(order), standing(row, first)
     is_first = row is not None and (row.case, row.tap) == first
     line = top + 18
-    ratio = number(rho_of(row, measure)) if row else ""
-    where = f"{row.tap}, case {row.case}: {ratio} × the worst legal error, " if row else ""
+    rho = rho_of(row, measure) if row else None
+    where = f"{row.tap}, case {row.case}: {number(rho)} × the worst legal error, " if row else ""
     parts = [
         tag("title", f"{MEANING[kind]}: {where}{STANDINGS[state]}"),
         box(x, top, width, HEIGHT, "op"),
         words(f"{SIGNS[state]} {kind}", x + 7, line, "name"),
         words(formula, x + width / 2 + (14 if width < 200 else 8), line, "formula", "middle"),
-        words(ratio, x + width - 7, line, "ratio", "end"),
+        words(short(rho) if row else "", x + width - 7, line, "ratio", "end"),
     ]
     if is_first:
         parts.append(words("◀ first", 402, line - 5, "flag"))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llama_ref.golden.passes import kind_of, tap_name
-from llama_ref.golden.rendering.markup import Markup, bullets, join, scrolled, tag
-from llama_ref.golden.rendering.scales import LEVELS, level
+from llama_ref.golden.rendering.markup import Markup, join, scrolled, tag
+from llama_ref.golden.rendering.scales import Palette
+from llama_ref.golden.rendering.svg import colours
 from llama_ref.golden.rendering.terms import (
     KINDS,
     MEANING,
@@ -20,6 +21,7 @@ from llama_ref.golden.rendering.terms import (
     measure_of,
     number,
     rho_of,
+    short,
     standing,
 )
 from llama_ref.golden.report import FAIL, Report, Row
@@ -38,23 +40,26 @@ def case_grids(report: Report) -> Markup:
         cases.setdefault(row.case, []).append(row)
     leading = report.first[0] if report.first else None
     order = sorted(cases, key=lambda case: (case != leading, -_n_failing(cases[case])))
+    measure = measure_of(report)
+    palette = Palette.over(rho_of(row, measure) for row in report.rows)
+    absent = join(tag("span", class_="patch none"), "not compared")
     parts: list[Markup] = []
     n_cells = 0
     for case in order:
         n_cells += len(cases[case])
         if parts and n_cells > MOST_CELLS:
             break
-        parts.append(_case(case, cases[case], report, is_open=not parts))
+        parts.append(_case(case, cases[case], report, palette, is_open=not parts))
     left = len(order) - len(parts)
     more = tag("p", f"{count(left, 'more case')} not drawn.", class_="muted") if left else None
-    return join(_legend(), *parts, more)
+    return join(colours(palette, absent), *parts, more)
 
 
 def _n_failing(rows: list[Row]) -> int:
     return sum(row.status == FAIL for row in rows)
 
 
-def _case(case: str, rows: list[Row], report: Report, *, is_open: bool) -> Markup:
+def _case(case: str, rows: list[Row], report: Report, palette: Palette, *, is_open: bool) -> Markup:
     found = Counter(standing(row, report.first) for row in rows)
     told = [
         f"{found[state]:,} {meaning}"
@@ -70,7 +75,7 @@ def _case(case: str, rows: list[Row], report: Report, *, is_open: bool) -> Marku
         tag("span", of, class_=state),
         tag("span", why, class_="muted") if why else None,
     )
-    grid = Grid({row.tap: row for row in rows}, measure_of(report), report.first)
+    grid = Grid({row.tap: row for row in rows}, measure_of(report), report.first, palette)
     table = scrolled(grid.table(), f"Taps of case {case} by layer")
     return tag("details", summary, table, open=is_open)
 
@@ -87,11 +92,14 @@ class Grid:
         Which ratio the cells show.
     first : tuple of (case, tap) or None
         The first wrong tap: it has a frame.
+    palette : Palette
+        Its colours, the same for all cases.
     """
 
     rows: dict[str, Row]
     measure: str
     first: tuple[str, str] | None
+    palette: Palette
 
     @cached_property
     def n_layers(self) -> int:
@@ -137,19 +145,11 @@ class Grid:
             return tag("td", class_="none", title=f"{tap}: not compared")
         rho = rho_of(row, self.measure)
         is_first = self.first == (row.case, row.tap)
-        hint = f"{tap}: {number(rho)} × the worst legal error"
+        level = self.palette.level(rho)
+        hint = f"{tap}: {number(2*rho if rho else rho)} × the worst legal error"
         return tag(
             "td",
-            number(rho) if self.has_numbers else None,
-            class_=f"{level(rho)} first" if is_first else level(rho),
+            short(rho) if self.has_numbers else None,
+            class_=f"{level} first" if is_first else level,
             title=f"{hint}, the first that is wrong" if is_first else hint,
         )
-
-
-def _legend() -> Markup:
-    """Return the scale of colours, in words."""
-    scale = [
-        join(tag("span", class_=f"patch v{i}"), f"{name}: {meaning}" if meaning else name)
-        for i, (_, name, meaning) in enumerate(LEVELS)
-    ]
-    return bullets([*scale, join(tag("span", class_="patch none"), "not compared")], "legend")

@@ -78,6 +78,20 @@ def _attribute(key: str, value: object) -> str:
     return f'{name}="{shown}"'
 
 
+def with_code(sentences: str) -> Markup:
+    """Return sentences with what stands between two backticks as code.
+
+    Examples
+    --------
+    >>> with_code("reads `type`, not <b>")
+    'reads <code>type</code>, not &lt;b&gt;'
+    """
+    parts = sentences.split("`")
+    if len(parts) % 2 == 0:  # a lone one
+        return text(sentences)
+    return join(*(tag("code", part) if i % 2 else text(part) for i, part in enumerate(parts)))
+
+
 def scrolled(content: Markup, about: str) -> Markup:
     """Return wide content in a box that scrolls by itself, with the keyboard too."""
     return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=about)

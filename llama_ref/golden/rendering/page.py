@@ -15,7 +15,7 @@ from llama_ref.golden.rendering.cause import findings
 from llama_ref.golden.rendering.depth import depth_curve
 from llama_ref.golden.rendering.diagram import diagram, legend
 from llama_ref.golden.rendering.grid import case_grids
-from llama_ref.golden.rendering.markup import Markup, section, tag
+from llama_ref.golden.rendering.markup import Markup, section, tag, with_code
 from llama_ref.golden.rendering.profile import profile_chart
 from llama_ref.golden.rendering.tables import left_out, logits_table, notes, numbers_table
 from llama_ref.golden.rendering.terms import (
@@ -91,7 +91,7 @@ def _verdict(report: Report) -> Markup:
         "header",
         tag("p", SIGNS.get(report.verdict, report.verdict), class_=f"badge {report.verdict}"),
         tag("h1", report.headline),
-        tag("p", told, class_="explanation") if told else None,
+        tag("p", with_code(told), class_="explanation") if told else None,
         tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items())),
     )
 

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama_ref.golden.rendering.markup import Markup, join, scrolled, tag
-from llama_ref.golden.rendering.scales import Bin, LogAxis, bins, largest, level
-from llama_ref.golden.rendering.svg import across, box, drawing, lying_bar, upright_bar, words
+from llama_ref.golden.rendering.scales import Bin, LogAxis, Palette, bins, largest
+from llama_ref.golden.rendering.svg import (
+    across,
+    box,
+    colours,
+    drawing,
+    lying_bar,
+    upright_bar,
+    words,
+)
 from llama_ref.golden.rendering.terms import number
 from llama_ref.golden.report import FAIL_AT, Profile
 
@@ -20,12 +28,14 @@ MOST_TOKENS, MOST_HEADS, MOST_CHANNELS = 96, 64, 256
 
 def profile_chart(profile: Profile) -> Markup:
     """Return the token × head map between its bars, and the bars of the channels."""
-    parts = []
+    cells = [value for row in profile.token_by_head for value in row]
+    palette = Palette.over([*cells, *profile.by_token, *profile.by_channel])
+    parts = [colours(palette)]
     if profile.by_token:
-        parts.append(scrolled(TokenMap(profile).draw(), "Error by token and head"))
+        parts.append(scrolled(TokenMap(profile, palette).draw(), "Error by token and head"))
     if profile.by_channel:
         parts.append(tag("h3", "By channel"))
-        parts.append(scrolled(_channels(profile), "Error by channel"))
+        parts.append(scrolled(_channels(profile, palette), "Error by channel"))
     return join(*parts)
 
 
@@ -36,10 +46,11 @@ class TokenMap:
     ----------
     profile : Profile
         Of a tap without heads only the bars of the tokens are drawn.
+    palette : Palette
     """
 
-    def __init__(self, profile: Profile):
-        self.profile = profile
+    def __init__(self, profile: Profile, palette: Palette):
+        self.profile, self.palette = profile, palette
         self.tokens = bins(profile.by_token, MOST_TOKENS)
         self.heads = bins(profile.by_head, MOST_HEADS)
         self.cell = max(9.0, min(26.0, 760 / len(self.tokens)))
@@ -68,7 +79,8 @@ class TokenMap:
         yield _gate(axis, LEFT, self.right)
         for i, token in enumerate(self.tokens):
             hint = f"{self._named(token)}: {number(token.value)}"
-            yield upright_bar(token.value, LEFT + i * self.cell, self.cell, axis, hint)
+            x = LEFT + i * self.cell
+            yield upright_bar(token.value, x, self.cell, axis, self.palette, hint)
 
     def _cells(self) -> Iterator[Markup]:
         """Yield the map; the worst of what is folded into a cell colours it."""
@@ -78,7 +90,7 @@ class TokenMap:
                 rho = largest(value for row in rows for value in row[head.lo : head.hi])
                 x, y = LEFT + j * self.cell + 0.5, self.top + i * self.tall + 0.5
                 hint = f"{self._named(token)}, head {head.name}: {number(rho)}"
-                yield box(x, y, self.cell - 1, self.tall - 1, level(rho), hint)
+                yield box(x, y, self.cell - 1, self.tall - 1, self.palette.level(rho), hint)
 
     def _head_bars(self) -> Iterator[Markup]:
         """Yield a bar for each head at the right of the map, and its name at the left."""
@@ -88,7 +100,7 @@ class TokenMap:
             yield words("by head", self.right + GAP, TOP + BARS)
         for i, head in enumerate(self.heads):
             y, hint = self.top + i * self.tall, f"head {head.name}: {number(head.value)}"
-            yield lying_bar(head.value, y + 0.5, self.tall - 1, axis, hint)
+            yield lying_bar(head.value, y + 0.5, self.tall - 1, axis, self.palette, hint)
             if i % every == 0:
                 line = y + self.tall / 2 + 4
                 yield words(f"head {head.lo}", LEFT - 5, line, "small", "end")
@@ -117,7 +129,7 @@ class TokenMap:
         return f"token {token.name}, position {at}"
 
 
-def _channels(profile: Profile) -> Markup:
+def _channels(profile: Profile, palette: Palette) -> Markup:
     """Draw a bar for each channel, or for each few."""
     groups = bins(profile.by_channel, MOST_CHANNELS)
     cell = max(3.0, min(16.0, 800 / len(groups)))
@@ -127,7 +139,7 @@ def _channels(profile: Profile) -> Markup:
     parts = [_gate(axis, LEFT, right)]
     for i, group in enumerate(groups):
         hint = f"channel {group.name}: {number(group.value)}"
-        parts.append(upright_bar(group.value, LEFT + i * cell, cell, axis, hint))
+        parts.append(upright_bar(group.value, LEFT + i * cell, cell, axis, palette, hint))
         if i % every == 0:
             middle = LEFT + (i + 0.5) * cell
             parts.append(words(str(group.lo), middle, BARS + 22, "small", "middle"))

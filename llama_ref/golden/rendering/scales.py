@@ -15,29 +15,55 @@ from llama_ref.golden.report import FAIL_AT, WARN_AT
 FLOOR = 0.1
 """Ratios below are drawn here: how much better than legal a port is matters to no one."""
 
-LEVELS = (
-    (1.0, "0 to 1", "as legal rounding"),
-    (WARN_AT, "to 2", "still legal"),
-    (FAIL_AT, "to 3", "warned about"),
-    (10.0, "to 10", "wrong"),
-    (100.0, "to 100", ""),
-    (1000.0, "to 1,000", ""),
-    (math.inf, "above", ""),
-)
-"""Upper end, name and meaning of each level of colour; the classes of the page are v0 to v6."""
+LEGAL = ((1.0, "as legal rounding"), (WARN_AT, "still legal"), (FAIL_AT, "warned about"))
+N_WRONG = 4
+"""Levels of colour beyond the gate."""
 
 
-def level(rho: float | None) -> str:
-    """Return the class of a ratio on the page.
+@dataclass(frozen=True)
+class Palette:
+    """Seven levels of colour, the classes v0 to v6 of the page: three to the gate, four beyond.
 
-    Examples
-    --------
-    >>> level(0.9), level(2.5), level(812.0), level(math.inf), level(math.nan), level(None)
-    ('v0', 'v2', 'v5', 'v6', 'v6', 'none')
+    Attributes
+    ----------
+    edges : tuple of float
+        Where each level ends and the next begins; the last has no end.
     """
-    if rho is None:
-        return "none"
-    return next((f"v{i}" for i, (top, _, _) in enumerate(LEVELS) if rho < top), "v6")
+
+    edges: tuple[float, ...] = (1.0, WARN_AT, FAIL_AT, 10.0, 100.0, 1000.0)
+
+    @classmethod
+    def over(cls, ratios: Iterable[float | None]) -> Palette:
+        """Return levels that a chart makes use of up to its largest ratio.
+
+        Examples
+        --------
+        >>> Palette.over([500_000.0]).edges
+        (1.0, 2.0, 3.0, 30.0, 700.0, 20000.0)
+        """
+        finite = [r for r in ratios if r is not None and math.isfinite(r)]
+        power = max(1.0, math.log10(max([*finite, 1.0])) / N_WRONG)
+        beyond = [float(f"{10.0 ** (power * i):.0e}") for i in range(1, N_WRONG)]
+        return cls((*(top for top, _ in LEGAL), *beyond))
+
+    def level(self, rho: float | None) -> str:
+        """Return the class of a ratio; what is not a number is as bad as can be.
+
+        Examples
+        --------
+        >>> [Palette().level(rho) for rho in (0.9, 2.5, 812.0, math.inf, math.nan, None)]
+        ['v0', 'v2', 'v5', 'v6', 'v6', 'none']
+        """
+        if rho is None:
+            return "none"
+        return f"v{next((i for i, edge in enumerate(self.edges) if rho < edge), len(self.edges))}"
+
+    @property
+    def names(self) -> list[str]:
+        """What each level holds, in words."""
+        legal = [f"to {edge:g}: {meaning}" for edge, meaning in LEGAL]
+        first, *more = (f"to {edge:,.0f}" for edge in self.edges[len(LEGAL) :])
+        return [*legal, f"{first}: wrong", *more, "above"]
 
 
 @dataclass(frozen=True)

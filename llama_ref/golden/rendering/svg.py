@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_ref.golden.rendering.markup import Child, Markup, tag
-from llama_ref.golden.rendering.scales import FLOOR, LogAxis, level
+from llama_ref.golden.rendering.markup import Child, Markup, bullets, join, tag
+from llama_ref.golden.rendering.scales import FLOOR, LogAxis, Palette
 
 
 def drawing(width: float, height: float, *children: Child, kind: str, about: str) -> Markup:
@@ -49,17 +49,29 @@ def box(
     )
 
 
-def upright_bar(rho: float, x: float, width: float, axis: LogAxis, hint: str) -> Markup:
+def upright_bar(
+    rho: float, x: float, width: float, axis: LogAxis, palette: Palette, hint: str
+) -> Markup:
     """Return a bar that stands on the start of an upright axis; the smallest can still be seen."""
     top = axis.at(max(rho, 1.3 * FLOOR))
-    return box(x + 0.5, top, max(1.0, width - 1.0), axis.start - top, level(rho), hint)
+    return box(x + 0.5, top, max(1.0, width - 1.0), axis.start - top, palette.level(rho), hint)
 
 
-def lying_bar(rho: float, y: float, height: float, axis: LogAxis, hint: str) -> Markup:
+def lying_bar(
+    rho: float, y: float, height: float, axis: LogAxis, palette: Palette, hint: str
+) -> Markup:
     """Return a bar that lies from the start of a horizontal axis."""
     end = axis.at(max(rho, 1.3 * FLOOR))
-    return box(axis.start, y, end - axis.start, height, level(rho), hint)
+    return box(axis.start, y, end - axis.start, height, palette.level(rho), hint)
 
 
 def _hint(text: str | None) -> Markup | None:
     return tag("title", text) if text else None
+
+
+def colours(palette: Palette, *more: Markup) -> Markup:
+    """Return the legend of a chart: what each colour means, and more."""
+    patches = [
+        join(tag("span", class_=f"patch v{i}"), name) for i, name in enumerate(palette.names)
+    ]
+    return bullets([*patches, *more], "legend")

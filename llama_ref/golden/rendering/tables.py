@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llama_ref.golden.rendering.markup import Child, Markup, bullets, join, scrolled, section, tag
+from llama_ref.golden.rendering.markup import (
+    Child,
+    Markup,
+    bullets,
+    scrolled,
+    section,
+    tag,
+    with_code,
+)
 from llama_ref.golden.rendering.terms import count, number, place, positions_of, rho_of
 from llama_ref.golden.report import PASS, LogitsSummary, Report, Row
 
@@ -116,7 +124,7 @@ def notes(report: Report) -> Markup | None:
     """Return what else is worth knowing."""
     if not report.notes:
         return None
-    return section("Notes", bullets([join(note) for note in report.notes]), name="notes")
+    return section("Notes", bullets([with_code(note) for note in report.notes]), name="notes")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:

@@ -58,8 +58,8 @@ def number(value: float | None) -> str:
 
     Examples
     --------
-    >>> [number(v) for v in (0.934, 12.34, 4120.4, 3.2e9, 2.5e-4, 0.0)]
-    ['0.93', '12.3', '4,120', '3.2e+09', '2.5e-04', '0']
+    >>> [number(v) for v in (0.934, 12.34, 412_034.0, 3.2e9, 2.5e-4, 0.0)]
+    ['0.93', '12.3', '412,034', '3.2e+09', '2.5e-04', '0']
     >>> [number(v) for v in (math.inf, math.nan, None)]
     ['∞', 'NaN', '–']
     """
@@ -70,11 +70,26 @@ def number(value: float | None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     size = abs(value)
-    if 0 < size < 0.005 or size >= 99_999.5:
+    if 0 < size < 0.005 or size >= 999_999.5:
         return f"{value:.1e}"
     if size == 0:
         return "0"
     return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """Return a ratio in at most five characters.
+
+    Examples
+    --------
+    >>> [short(v) for v in (0.934, 8120.0, 39_461.0, 412_034.0, 3.2e7, 3.2e9)]
+    ['0.93', '8,120', '39k', '412k', '32M', '3e+09']
+    """
+    if value is None or not 9_999.5 <= value < math.inf:
+        return number(value)
+    if value < 999_500:
+        return f"{value / 1e3:.0f}k"
+    return f"{value / 1e6:.0f}M" if value < 999.5e6 else f"{value:.0e}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -1,0 +1,200 @@
+"""One case of a candidate, compared tap by tap: the step by itself, and everything up to there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llama_ref.errors import BadFile
+from llama_ref.golden.bundle import Bundle, axes_of
+from llama_ref.golden.candidate import Candidate
+from llama_ref.golden.cases import Case
+from llama_ref.golden.judging import Judged, judge, status_of
+from llama_ref.golden.logits import summary, summary_of_top
+from llama_ref.golden.measure import WHOLE, band_of, measure
+from llama_ref.golden.passes import Moment, Session, kind_of
+from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
+from llama_ref.golden.report import PASS, LogitsSummary, Row
+from llama_ref.golden.sketch import sketch, sketched_error
+from llama_ref.golden.styles import PRECISIONS
+from llama_ref.model import Model
+
+
+class OfCase:
+    """One case of a candidate as the source of a replay: of its taps those that the bundle has."""
+
+    def __init__(self, candidate: Candidate, case: Case, bundle: Bundle):
+        self.candidate, self.case = candidate, case
+        self._held = set(bundle.taps(case))
+        self.taps = [tap for tap in candidate.taps(case.name) if tap in self._held]
+        self._held &= set(self.taps)
+
+    def get(self, tap: str) -> Dump | None:
+        """Return a tap by its full name."""
+        if tap not in self._held:
+            return None
+        dump = self.candidate.read(self.case.name, tap)
+        return Dump(dump.array, dump.rows)
+
+
+@dataclass
+class CaseCheck:
+    """One case of a candidate while it is checked.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    case : Case
+    source : OfCase
+    precision : str
+    model : Model or None
+        In float64; None if the weights are not to be had, and then no step is replayed.
+    rows : list of Row
+    logits : LogitsSummary or None
+    """
+
+    bundle: Bundle
+    case: Case
+    source: OfCase
+    precision: str
+    model: Model | None
+    rows: list[Row] = field(default_factory=list)
+    logits: LogitsSummary | None = None
+
+    def run(self) -> None:
+        """Compare every tap that the candidate has."""
+        if self.model is not None:
+            Session(self.model, self.case).run(replaying(self.source, self.compare))
+            return
+        for tap in self.source.taps:
+            dump = self.source.get(tap)
+            assert dump is not None
+            self.rows.append(self._row(tap, dump, None, "model", None))
+
+    def compare(self, moment: Moment, dump: Dump, span: str) -> None:
+        """Compare one step with what was computed from the candidate's own inputs."""
+        reference = rows_of_tap(moment.kind, moment.computed, dump.rows)
+        judged, index = self.judged(moment.name, dump, reference, SPANS.index(span))
+        self.rows.append(self._row(moment.name, dump, judged, span, index))
+
+    def judged(
+        self, tap: str, dump: Dump, reference: np.ndarray, span: int
+    ) -> tuple[Judged, tuple[int, ...]]:
+        """Judge the difference between a tap and a reference for the same rows.
+
+        Returns
+        -------
+        Judged
+        tuple of int
+            Where the largest error is.
+        """
+        axes = axes_of(tap)
+        kind = kind_of(tap)
+        off = difference(kind, dump, reference)
+        band_R = self.bands(dump.rows)
+        shown = masked(kind, reference, dump.rows)
+        if not np.isfinite(shown).all():
+            shown = np.nan_to_num(shown, nan=0, posinf=0, neginf=0)
+        found = measure(off, shown, axes, band_R)
+        envelope = self.envelope(tap)[span]
+        n_in_band = np.bincount(band_R, minlength=len(found)) * (off.size // len(band_R))
+        size = np.where(np.isnan(off), np.inf, np.abs(off))
+        index = np.unravel_index(int(size.argmax()), off.shape)
+        return judge(found, envelope, n_in_band), tuple(map(int, index))
+
+    def envelope(self, tap: str) -> np.ndarray:
+        """Return (spans, bands, measures) of a tap for the precision of the candidate."""
+        own = self.bundle.envelope(self.case, tap)
+        if own is None:
+            raise BadFile(f"envelope {self.case.name}/{tap}", found="none", file=self.bundle.path)
+        return own[PRECISIONS.index(self.precision)].astype(np.float64)
+
+    def bands(self, rows: range) -> np.ndarray:
+        """Return the band of each of some tokens."""
+        return band_of(self.case.positions[rows.start : rows.stop])
+
+    def _row(
+        self, tap: str, dump: Dump, local: Judged | None, span: str, index: tuple[int, ...] | None
+    ) -> Row:
+        """Return the row of a tap, with its error against the truth as well."""
+        cumulative = self._cumulative(tap, dump)
+        rhos = [judged.ratios.rho for judged in (local, cumulative) if judged is not None]
+        known = [rho for rho in rhos if not math.isnan(rho)]
+        return Row(
+            case=self.case.name,
+            tap=tap,
+            status=status_of(max(known)) if known else PASS,
+            local=local and local.ratios,
+            cumulative=cumulative and cumulative.ratios,
+            span=span,
+            local_error=local.error if local else math.nan,
+            cumulative_error=cumulative.error if cumulative else math.nan,
+            envelope_local=local.envelope if local else math.nan,
+            envelope_cumulative=cumulative.envelope if cumulative else math.nan,
+            worst_index=index or (),
+            axes=axes_of(tap),
+        )
+
+    def _cumulative(self, tap: str, dump: Dump) -> Judged | None:
+        """Judge a tap against the truth, or the sketch of it; None if the bundle has neither."""
+        truth = self.bundle.truth(self.case, tap)
+        if truth is not None:
+            reference = rows_of_tap(kind_of(tap), truth, dump.rows)
+            if tap == "logits":
+                self._sum_up(reference, dump)
+            return self.judged(tap, dump, reference, SPANS.index("model"))[0]
+        stored = self.bundle.sketch(self.case, tap)
+        if stored is None or len(dump.rows) != len(self.case.ids):
+            return None
+        if tap == "logits":
+            self._sum_up_top(dump)
+        return self._judged_by_sketch(tap, dump, stored)
+
+    def _judged_by_sketch(self, tap: str, dump: Dump, stored: np.ndarray) -> Judged:
+        """Estimate the error of a whole tap, and judge it by what its rows may have together."""
+        array = masked(kind_of(tap), dump.array.astype(np.float64), dump.rows)
+        envelope = self.envelope(tap)[SPANS.index("model")]
+        band_R = self.bands(dump.rows)
+        found = np.full(envelope.shape, np.nan)
+        found[0, WHOLE] = sketched_error(sketch(array), stored)
+        together = np.full(envelope.shape, np.nan)
+        together[0, WHOLE] = np.sqrt(np.mean(np.square(envelope[band_R, WHOLE])))
+        n_in_band = np.zeros(len(found))
+        n_in_band[0] = array.size
+        return judge(found, together, n_in_band)
+
+    def _sum_up(self, truth_TV: np.ndarray, dump: Dump) -> None:
+        legal = self.bundle.manifest.legal_logits[self.case.name][self.precision]
+        logits_TV = dump.array.astype(np.float64)
+        name = self.case.name
+        self.logits = summary(name, truth_TV, logits_TV, legal["kl"], legal["largest"])
+
+    def _sum_up_top(self, dump: Dump) -> None:
+        legal = self.bundle.manifest.legal_logits[self.case.name][self.precision]
+        top_ids, top = (self.bundle.extra(self.case, "logits", w) for w in ("top_ids", "top"))
+        if top_ids is not None and top is not None:
+            name, logits_TV = self.case.name, dump.array.astype(np.float64)
+            self.logits = summary_of_top(name, top_ids, top, logits_TV, legal["largest"])
+
+
+def masked(kind: str, array: np.ndarray, rows: range) -> np.ndarray:
+    """Return some rows of scores with what they may not see set to 0; any other tap as it is."""
+    if kind != "scores":
+        return array
+    seen = np.arange(array.shape[-1]) <= np.arange(rows.start, rows.stop)[:, None]
+    return np.where(seen, array, 0)
+
+
+def difference(kind: str, dump: Dump, reference: np.ndarray) -> np.ndarray:
+    """Return what a tap is off by, in float64, and nothing where scores may not be seen.
+
+    Numbers that are none on both sides differ by nothing: a mistake may produce them.
+    """
+    found = dump.array.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        off = found - reference
+    if not np.isfinite(off).all():
+        off[~np.isfinite(found) & ~np.isfinite(reference)] = 0
+    return masked(kind, off, dump.rows)
