@@ -12,7 +12,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS / "_ext")]
 # The kernels that run the pages are processes of their own.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT), str(DOCS / "_ext"), os.environ.get("PYTHONPATH", "")]
+)
 os.environ["COLUMNS"] = "88"
 
 import llama_ref
@@ -29,8 +31,9 @@ extensions = [
     "docstrings",
     "command_help",
     "golden_cases",
+    "mistake_table",
 ]
-exclude_patterns = ["_build", "_ext", "conf.py", "figures", "**/jupyter_execute"]
+exclude_patterns = ["_build", "_ext", "conf.py", "figures", "**/jupyter_execute", "golden/*.py"]
 default_role = "py:obj"
 suppress_warnings = ["config.cache"]
 

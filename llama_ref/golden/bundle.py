@@ -25,11 +25,13 @@ from llama_ref.config import Config
 from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder, map_bytes
 from llama_ref.golden.cases import Case
-from llama_ref.golden.envelope import SHAPE
+from llama_ref.golden.envelope import MODEL, OP, SHAPE
 from llama_ref.golden.manifest import FULL, MANIFEST, MANIFEST_LIMIT, Manifest
 from llama_ref.golden.manifest_reading import parse_manifest
+from llama_ref.golden.measure import WHOLE, band_of
 from llama_ref.golden.models import ModelSpec
 from llama_ref.golden.sketch import BUCKETS
+from llama_ref.golden.styles import PRECISIONS
 from llama_ref.strict_json import read_json
 from llama_ref.trace import layout, tap_names
 
@@ -171,27 +173,45 @@ class Bundle:
         """Refuse a case without the arrays that the manifest promises, in their shapes."""
         config, T = self.spec(case).config, len(case.ids)
         known = set(tap_names(config.n_layers))
-        for tap in self.manifest.taps[case.name]:
+        for tap, stated in self.manifest.taps[case.name].items():
             name = f"{case.name}/{tap}"
             full = self.manifest.tier == FULL
             stored = self._arrays.get(name if full else f"{name}#sketch")
-            shape = shape_of(tap, config, T) if tap in known and full else (BUCKETS,)
-            envelope = self._envelopes.get(name)
+            shape = shape_of(tap, config, T) if tap in known else ()
             if (
                 tap not in known
                 or stored is None
-                or stored.shape != shape
+                or stored.shape != (shape if full else (BUCKETS,))
                 or stored.dtype != np.float64
-                or envelope is None
-                or envelope.shape != SHAPE
+                or stated["shape"] != list(shape)
+                or stated["axes"] != axes_of(tap)
             ):
                 raise BadFile(
                     f"tap {shown(name)}",
-                    expected=f"float64 of shape {shape} and an envelope of shape {SHAPE}",
+                    expected=f"float64 of shape {shape}" if full else "float64 of a sketch",
                     found="nothing" if stored is None else f"{stored.dtype} {stored.shape}",
                     next_step="make the bundle anew",
                     file=self.path,
                 )
+            if not _is_sound(self._envelopes.get(name), band_of(case.positions)):
+                raise BadFile(
+                    f"envelope {shown(name)}",
+                    expected=f"shape {SHAPE}, a number wherever the case has a token",
+                    next_step="make the bundle anew",
+                    file=self.path,
+                )
+
+
+def _is_sound(envelope: np.ndarray | None, band_T: np.ndarray) -> bool:
+    """Tell whether candidates can be judged by an envelope: none that excuses everything is one.
+
+    Legal rounding overflows in float16 at most, where infinity stands.
+    """
+    if envelope is None or envelope.shape != SHAPE or envelope.dtype != np.float32:
+        return False
+    wide = [i for i, name in enumerate(PRECISIONS) if "16" not in name or name == "bfloat16"]
+    needed = envelope[:, [OP, MODEL]][:, :, np.unique(band_T), WHOLE]
+    return not (np.isnan(needed).any() or (envelope < 0).any() or np.isinf(envelope[wide]).any())
 
 
 FINGERPRINT_KINDS = ("embed", "q_rope", "k_rope", "ctx", "ffn_inp", "act", "out")

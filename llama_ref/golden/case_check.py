@@ -11,9 +11,9 @@ from llama_ref.errors import BadFile
 from llama_ref.golden.bundle import Bundle, axes_of
 from llama_ref.golden.candidate import Candidate
 from llama_ref.golden.cases import Case
-from llama_ref.golden.judging import Judged, judge, status_of
+from llama_ref.golden.judging import SOURCES, Judged, counted, floor_of, judge, status_of
 from llama_ref.golden.logits import summary, summary_of_top
-from llama_ref.golden.measure import WHOLE, band_of, measure
+from llama_ref.golden.measure import WHOLE, band_of, measure, rows_first
 from llama_ref.golden.passes import Moment, Session, kind_of
 from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
 from llama_ref.golden.report import PASS, LogitsSummary, Row
@@ -98,11 +98,14 @@ class CaseCheck:
         if not np.isfinite(shown).all():
             shown = np.nan_to_num(shown, nan=0, posinf=0, neginf=0)
         found = measure(off, shown, axes, band_R)
-        envelope = self.envelope(tap)[span]
-        n_in_band = np.bincount(band_R, minlength=len(found)) * (off.size // len(band_R))
+        envelope = self.envelope(tap)[span:]
+        # Scores have none of the span of attention: the next longer one is that of a layer.
+        envelope = envelope[np.argmin(np.isnan(envelope[..., WHOLE]).all(axis=1))]
+        n_in_band = counted(rows_first(axes, shown), band_R, inherited=span > 0)
         size = np.where(np.isnan(off), np.inf, np.abs(off))
         index = np.unravel_index(int(size.argmax()), off.shape)
-        return judge(found, envelope, n_in_band), tuple(map(int, index))
+        floor = floor_of(kind, self.precision)
+        return judge(found, envelope, n_in_band, floor), tuple(map(int, index))
 
     def envelope(self, tap: str) -> np.ndarray:
         """Return (spans, bands, measures) of a tap for the precision of the candidate."""
@@ -162,7 +165,7 @@ class CaseCheck:
         together = np.full(envelope.shape, np.nan)
         together[0, WHOLE] = np.sqrt(np.mean(np.square(envelope[band_R, WHOLE])))
         n_in_band = np.zeros(len(found))
-        n_in_band[0] = array.size
+        n_in_band[0] = SOURCES * len(band_R)
         return judge(found, together, n_in_band)
 
     def _sum_up(self, truth_TV: np.ndarray, dump: Dump) -> None:

@@ -70,6 +70,9 @@ FAR = (
 )
 """Positions up to the last: 64 tokens that reach as far as 131,072."""
 
+SPREAD = (*range(6), 100, 8191, 8192, 60_000, 100_000, 131_071)
+"""A few positions from the first to the last."""
+
 ROPE_FAR = (
     *("rope-scaling-missing", "rope-factor-32", "rope-factor-8", "rope-smooth-inverted"),
     *("rope-smooth-missing", "rope-positions-in-bfloat16", "rope-frequencies-in-bfloat16"),
@@ -111,6 +114,11 @@ def cases_for(config: Config, seed: int = 0) -> list[Case]:
             chunks=(6, 7, 4),
         ),
         *_ragged(),
+        replace(
+            _plain("spread", "twelve tokens, near and far: for models too large for more", 12),
+            positions=SPREAD,
+            catches=ROPE_FAR,
+        ),
     ]
     fitting = [case for case in made if case.positions[-1] < config.context_length]
     return [_with_ids(case, config, seed + i) for i, case in enumerate(fitting)]

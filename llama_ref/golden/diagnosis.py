@@ -20,20 +20,30 @@ import numpy as np
 
 from llama_ref.golden import words
 from llama_ref.golden.case_check import CaseCheck, difference
-from llama_ref.golden.judging import FAIL_AT, status_of
+from llama_ref.golden.judging import status_of
 from llama_ref.golden.measure import band_of, profile
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes import MISTAKES
 from llama_ref.golden.noise import is_noise, size_of
 from llama_ref.golden.passes import INPUTS, Moment, kind_of
 from llama_ref.golden.replay import Dump, replaying, rows_of_tap
-from llama_ref.golden.report import FAIL, INHERITS, PASS, WARN, Profile, Report, Row, Suspect
+from llama_ref.golden.report import (
+    FAIL,
+    FAIL_AT,
+    INHERITS,
+    PASS,
+    WARN,
+    Profile,
+    Report,
+    Row,
+    Suspect,
+)
 from llama_ref.golden.trying import Evidence, Stretch, evidence, in_view_of, layer_of
 
 EXPLAINED = 0.5
 """A mistake has to take away this much of the error, as a share: a tenth less is no explanation."""
-TOLD_APART = 1.25
-"""Of two mistakes within the gate, one that leaves so much more on average is not the one."""
+SCATTER = 10.0
+"""Of two mistakes within the gate, one that leaves more by so many parts in sqrt(n) is not it."""
 SIMILAR_NOISE = 3.0
 ORDER = list(INPUTS)
 
@@ -65,6 +75,7 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
         precision=checks[0].precision,
         rows=rows,
         absent=_absent(checks),
+        why={check.case.name: check.case.why for check in checks},
         notes=notes,
         logits=logits,
     )
@@ -157,11 +168,11 @@ def _ties(everywhere: dict[str, Evidence]) -> list[str]:
     """Return the mistakes that explain everything and cannot be told apart, best first."""
     within = [name for name, found in everywhere.items() if found.worst <= FAIL_AT]
     order = sorted(within, key=lambda name: everywhere[name].pooled)
-    return [
-        name
-        for name in order
-        if everywhere[name].pooled <= TOLD_APART * everywhere[order[0]].pooled
-    ]
+    if not order:
+        return []
+    best = everywhere[order[0]]
+    limit = best.pooled * (1 + SCATTER / math.sqrt(max(best.n, 1)))
+    return [name for name in order if everywhere[name].pooled <= limit]
 
 
 def _ranked(report: Report, left: dict[str, float], everywhere: dict[str, Evidence]) -> Report:

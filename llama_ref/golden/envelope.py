@@ -164,9 +164,10 @@ def _attend(exact: Session, taps: Taps) -> np.ndarray:
 
 
 def _widen_envelope(piece: Piece, style: Style, errors: dict[str, np.ndarray]) -> None:
-    """Let the envelope of the style's class cover its errors."""
-    row = PRECISIONS.index(style.precision)
+    """Let the envelope of the style's class cover its errors; those of float32 are legal in all."""
+    is_finest = style.precision == PRECISIONS[0]
+    rows = slice(None) if is_finest else PRECISIONS.index(style.precision)
     for kind, error in errors.items():
         envelope = piece.envelope.setdefault(kind, np.full(SHAPE, np.nan))
-        envelope[row] = np.fmax(envelope[row], error)
+        envelope[rows] = np.fmax(envelope[rows], error)
         piece.by_style[style.name, kind] = error

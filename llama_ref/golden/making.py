@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from llama_ref.golden.manifest import (
     Manifest,
     provenance,
 )
-from llama_ref.golden.models import ModelSpec, held, spec_of, weights_of
+from llama_ref.golden.models import ModelSpec, held, is_large, spec_of, weights_of
 from llama_ref.golden.passes import kind_of, tap_name, visible_parts
 from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
 from llama_ref.golden.sketch import sketch
@@ -57,7 +58,8 @@ def make(
         The folder to write; its parent exists.
     cases : sequence of str, optional
         Which cases, by name; "shapes" stands for those of other shapes than the model's, "all" for
-        everything. By default all that the model itself can run; a fingerprint has `far` alone.
+        everything. By default all that the model itself can run; a fingerprint has `far` alone, and
+        a model that memory cannot hold `spread`.
     tier : {"full", "fingerprint"}
         All taps in float64; or sketches of some, a hundred kilobytes.
     seed : int
@@ -112,12 +114,12 @@ def _chosen_cases(
     others = {name: shape_case(name, shape, seed) for name, shape in shapes().items()}
     own = cases_for(spec.config, seed)
     if names is None:
-        names = [case.name for case in own]
-        if tier == FINGERPRINT:
-            names = ["far" if "far" in names else "prefill"]
+        names = _by_default(spec, [case.name for case in own], tier)
     expand = {"shapes": list(others), "all": [*(case.name for case in own), *others]}
     flat = [each for name in names for each in expand.get(name, [name])]
     cases = chosen(flat, [*own, *others.values()])
+    if not cases:
+        raise BadRequest("cases", expected="one or more", found="none")
     used = {case.model for case in cases}
     models = {MAIN: spec} if MAIN in used else {}
     models |= {
@@ -126,6 +128,15 @@ def _chosen_cases(
         if name in used
     }
     return models, cases
+
+
+def _by_default(spec: ModelSpec, names: list[str], tier: str) -> list[str]:
+    """Return the cases that are made unless others are asked for."""
+    if is_large(spec.config):
+        return ["spread" if "spread" in names else names[0]]
+    if tier == FINGERPRINT:
+        return ["far" if "far" in names else "prefill"]
+    return [name for name in names if name != "spread"]
 
 
 def _record_all(
@@ -207,8 +218,14 @@ def _legal_logits(piece: Piece) -> dict[str, Any]:
     truth_TV = piece.truth["logits"]
     return {
         precision: {
-            "kl": float(f"{max(divergence(truth_TV, x).max() for x in legal):.4g}"),
-            "largest": float(f"{max(np.abs(x - truth_TV).max() for x in legal):.4g}"),
+            "kl": _worst([divergence(truth_TV, x).max() for x in legal]),
+            "largest": _worst([np.abs(x - truth_TV).max() for x in legal]),
         }
         for precision, legal in piece.legal_logits.items()
     }
+
+
+def _worst(values: list[float]) -> float:
+    """Return the largest of some numbers; infinity where a style overflowed, as float16 may."""
+    largest = float(f"{np.max(values):.4g}")
+    return math.inf if math.isnan(largest) else largest

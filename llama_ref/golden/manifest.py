@@ -14,8 +14,10 @@ docs/bundle-format.md says the same at length, enough to write a reader from.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ class Manifest:
                 {
                     **asdict(case),
                     "taps": self.taps[case.name],
-                    "legal_logits": self.legal_logits[case.name],
+                    "legal_logits": _finite(self.legal_logits[case.name]),
                 }
                 for case in self.cases
             ],
@@ -90,6 +92,14 @@ class Manifest:
             "sketch": {"buckets": BUCKETS, "seed": 0},
             "files": self.files,
         }
+
+
+def _finite(legal: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return numbers as JSON has them: where legal rounding overflows, null."""
+    return {
+        precision: {key: value if math.isfinite(value) else None for key, value in own.items()}
+        for precision, own in legal.items()
+    }
 
 
 def provenance() -> dict[str, Any]:

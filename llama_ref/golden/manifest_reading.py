@@ -6,6 +6,7 @@ which files are opened; each is looked at before it is used.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,9 @@ from llama_ref.golden.manifest import FORMAT, TIERS, VERSION, Manifest
 from llama_ref.golden.measure import BAND_STARTS, MEASURES
 from llama_ref.golden.models import CHECKPOINT, FORMULA, ModelSpec
 from llama_ref.golden.replay import SPANS
+from llama_ref.golden.sketch import BUCKETS
 from llama_ref.golden.styles import PRECISIONS
+from llama_ref.weights import PAIRING
 
 AnyPath = str | os.PathLike[str]
 
@@ -44,6 +47,11 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
             file=file,
         )
     _check_axes(_Object(top.get("envelope", dict), "envelope", file), file)
+    sketch = _Object(top.get("sketch", dict), "sketch", file)
+    if (sketch.get("buckets", int), sketch.get("seed", int)) != (BUCKETS, 0):
+        raise BadFile(
+            "sketch", expected=f"{BUCKETS} buckets, seed 0", found=shown(sketch.data), file=file
+        )
     models = {
         name: _parse_model(_Object(model, f"model {shown(name)}", file), file)
         for name, model in top.get("models", dict).items()
@@ -60,8 +68,8 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
         tier=tier,
         models=models,
         cases=cases,
-        taps={name: entry.get("taps", dict) for name, entry in by_name.items()},
-        legal_logits={name: entry.get("legal_logits", dict) for name, entry in by_name.items()},
+        taps={name: _taps(entry) for name, entry in by_name.items()},
+        legal_logits={name: _legal_logits(entry) for name, entry in by_name.items()},
         files=top.get("files", dict),
         made_by=_provenance(top, file),
     )
@@ -88,6 +96,42 @@ class _Object:
             )
         return value
 
+    def inner(self, key: str) -> _Object:
+        """Return a value that is an object itself."""
+        return _Object(self.get(key, dict), f"{self.thing}: {shown(key)[1:-1]}", self.file)
+
+    def size(self, key: str) -> float:
+        """Return a number that is not negative; null stands for one without end."""
+        value = self.data.get(key)
+        if key in self.data and value is None:
+            return math.inf
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+            raise BadFile(
+                f"{self.thing}: {key}",
+                expected="a number, 0 or more",
+                found=shown(value) if key in self.data else "nothing",
+                file=self.file,
+            )
+        return float(value)
+
+
+def _taps(entry: _Object) -> dict[str, Any]:
+    """Return what is said of the taps of a case; the bundle looks whether it is true."""
+    taps = entry.inner("taps")
+    if not taps.data:
+        raise BadFile("case: taps", expected="one or more", found="none", file=entry.file)
+    for name in taps.data:
+        tap = taps.inner(name)
+        tap.get("shape", list), tap.get("axes", str), tap.size("rms"), tap.size("absmax")
+    return taps.data
+
+
+def _legal_logits(entry: _Object) -> dict[str, dict[str, Any]]:
+    """Return how far legal rounding takes the logits of a case, in each precision."""
+    legal = entry.inner("legal_logits")
+    own = {precision: legal.inner(precision) for precision in PRECISIONS}
+    return {name: {"kl": o.size("kl"), "largest": o.size("largest")} for name, o in own.items()}
+
 
 def _provenance(top: _Object, file: AnyPath) -> dict[str, Any]:
     made_by = _Object(top.get("made_by", dict), "made_by", file)
@@ -113,23 +157,29 @@ def _check_axes(envelope: _Object, file: AnyPath) -> None:
 def _parse_model(model: _Object, file: AnyPath) -> ModelSpec:
     try:
         config = _config(model)
-    except (TypeError, LlamaRefError) as error:
+    except (KeyError, TypeError, LlamaRefError) as error:
         raise BadFile(f"{model.thing}: config", found=shown(str(error)), file=file) from None
     weights = _Object(model.get("weights", dict), f"{model.thing}: weights", file)
     recipe = weights.get("recipe", str)
     if recipe == FORMULA:
         seed, variant = weights.get("seed", int), weights.get("variant", str)
-        return ModelSpec(config, FORMULA, seed, variant)
-    if recipe == CHECKPOINT:
+        spec = ModelSpec(config, FORMULA, seed, variant)
+    elif recipe == CHECKPOINT and weights.get("layout", str) in PAIRING:
         sha256, layout = weights.get("sha256", str), weights.get("layout", str)
-        if layout in ("hf", "meta"):
-            return ModelSpec(config, CHECKPOINT, sha256=sha256, layout=layout)
-    raise BadFile(
-        f"{model.thing}: weights",
-        expected=f"{FORMULA}, or a {CHECKPOINT} in the layout hf or meta",
-        found=shown(weights.data),
-        file=file,
-    )
+        spec = ModelSpec(config, CHECKPOINT, sha256=sha256, layout=layout)
+    else:
+        raise BadFile(
+            f"{model.thing}: weights",
+            expected=f"{FORMULA}, or a {CHECKPOINT} in the layout {' or '.join(PAIRING)}",
+            found=shown(weights.data),
+            file=file,
+        )
+    pairing = model.get("rope_pairing", str)
+    if pairing != spec.pairing:
+        raise BadFile(
+            f"{model.thing}: rope_pairing", expected=spec.pairing, found=shown(pairing), file=file
+        )
+    return spec
 
 
 def _config(model: _Object) -> Config:
@@ -156,7 +206,7 @@ def _parse_case(entry: _Object, models: Mapping[str, ModelSpec], file: AnyPath) 
         model=entry.get("model", str),
         batch=None if batch is None else entry.get("batch", str),
         padding=entry.get("padding", int),
-        catches=tuple(map(str, entry.get("catches", list))),
+        catches=_words(entry, "catches"),
     )
     if not _is_consistent(case, models):
         raise BadFile(
@@ -173,6 +223,13 @@ def _whole_numbers(entry: _Object, key: str) -> tuple[int, ...]:
     if not all(is_whole(n, 0, 2**31) for n in numbers):
         raise BadFile(f"case: {key}", expected="whole numbers", file=entry.file)
     return tuple(numbers)
+
+
+def _words(entry: _Object, key: str) -> tuple[str, ...]:
+    words = entry.get(key, list)
+    if not all(isinstance(word, str) for word in words):
+        raise BadFile(f"case: {key}", expected="words", file=entry.file)
+    return tuple(words)
 
 
 def _is_consistent(case: Case, models: Mapping[str, ModelSpec]) -> bool:

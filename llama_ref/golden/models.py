@@ -120,9 +120,14 @@ def model_of(spec: ModelSpec, weights: Weights, dtype: str, lineage: str) -> Mod
     return Model(spec.config, weights, lineage_named(lineage), dtype_named(dtype))
 
 
+def is_large(config: Config) -> bool:
+    """Tell whether a model is computed or read a layer at a time."""
+    return 4 * config.n_params > HELD_BYTES
+
+
 def held(weights: Weights, config: Config) -> Weights:
     """Return weights that are computed or read once: all of them, or a layer at a time."""
-    if 4 * config.n_params > HELD_BYTES:
+    if is_large(config):
         return replace(weights, layers=OneLayerHeld(weights.layers))  # type: ignore[arg-type]
     embedding_VD = in_memory(weights.embedding_VD)
     tied = weights.w_head_VD is weights.embedding_VD

@@ -3,7 +3,8 @@
 A wrong formula leaves an error that follows something: the numbers themselves (a wrong factor), a
 channel (a wrong gain), a token (a wrong position). Rounding too coarsely leaves one that follows
 nothing. The error is regressed on the reference as a whole, by token and by channel; noise leaves
-next to nothing explained, and no element far outside.
+next to nothing explained, and no element far outside. Channels are brought to one size before that,
+or the rounding of one that is sixteen times as large would be all there is to see.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
     """Tell whether an error follows nothing."""
     if not np.isfinite(error).all() or error.size < 64:
         return False
+    channel_size = np.sqrt(np.mean(np.square(reference.reshape(-1, reference.shape[-1])), axis=0))
+    channel_size = np.where(channel_size > 0, channel_size, 1)
+    error, reference = error / channel_size, reference / channel_size
     peak = float(np.abs(error).max()) / (size_of(error) or 1.0)
     return (
         peak <= MOST_PEAKED

@@ -77,58 +77,64 @@ def replaying(source: Source, compare: Compare) -> Watch:
         The candidate.
     compare : Compare
     """
-    missing: dict[str, frozenset[str]] = {"hidden": frozenset()}
-    has: dict[str, range] = {}
+    way = _Way()
 
     def watch(moment: Moment) -> None:
         kind, T = moment.kind, len(moment.case.ids)
         if kind in ("attn_norm", "final_norm"):
-            _enter(missing, has, moment, T)
+            way.enter(moment.layer)
         dump = source.get(moment.name)
-        rows = range(T) if dump is None else dump.rows
-        on_the_way = frozenset[str]().union(
-            *(_missing(kind, name, rows, T, missing, has) for name in INPUTS[kind])
-        )
         if dump is None:
-            missing[kind] = on_the_way | {kind}
-            has[kind] = range(0)
-            if kind == "embed":  # a look-up: computing it costs nothing and errs in nothing
-                missing[kind] = frozenset()
             return
-        compare(moment, dump, span_of(on_the_way))
+        compare(moment, dump, span_of(way.to(kind, dump.rows, range(T))))
         rows_of_tap(kind, moment.computed, dump.rows)[...] = dump.array
-        has[kind] = dump.rows
-        missing[kind] = frozenset() if len(dump.rows) == T else on_the_way | {kind}
+        way.has[kind] = dump.rows
 
     return watch
 
 
-def _enter(
-    missing: dict[str, frozenset[str]], has: dict[str, range], moment: Moment, T: int
-) -> None:
-    """Begin a layer, or the head: what enters it is what the last one left."""
-    before = "embed" if moment.layer == 0 else "out"
-    came = missing.get(before, frozenset({"model"}))
-    rows = has.get(before, range(T))
-    # A kernel that adds and normalises in one go shows no `out`, and nothing is lost by it.
-    missing["hidden"] = frozenset({"model"}) if came - {"out"} else came
-    has["hidden"] = rows
+class _Way:
+    """Which tokens of which taps are there, in the layer that runs and in the one before it."""
+
+    def __init__(self) -> None:
+        self.has: dict[str, range] = {}
+        self._before: dict[str, range] = {}
+        self._is_first = False
+
+    def enter(self, layer: int | None) -> None:
+        """Begin a layer, or the head."""
+        self._before, self.has, self._is_first = self.has, {}, layer == 0
+
+    def to(self, kind: str, rows: range, every: range) -> frozenset[str]:
+        """Return what is missing on the way to some of all tokens of a tap."""
+        return frozenset[str]().union(
+            *(
+                self._through(name, every if (kind, name) in WHOLE_SEQUENCE else rows, every)
+                for name in INPUTS[kind]
+            )
+        )
+
+    def _through(self, name: str, rows: range, every: range) -> frozenset[str]:
+        """Return what is missing on the way through some tokens of an input, itself included."""
+        if name == "hidden":
+            return self._through_entry(rows)
+        if _covers(self.has, name, rows):
+            return frozenset()
+        return self.to(name, rows, every) | {name}
+
+    def _through_entry(self, rows: range) -> frozenset[str]:
+        # An embedding is looked up: computing it costs nothing and errs in nothing.
+        if self._is_first or _covers(self._before, "out", rows):
+            return frozenset()
+        # A kernel that adds and normalises in one go shows no `out`, and nothing is lost by it.
+        added = all(_covers(self._before, name, rows) for name in INPUTS["out"])
+        return frozenset({"out" if added else "model"})
 
 
-def _missing(
-    kind: str,
-    name: str,
-    rows: range,
-    T: int,
-    missing: Mapping[str, frozenset[str]],
-    has: Mapping[str, range],
-) -> frozenset[str]:
-    """Return what is missing on the way to some tokens of a tap through one of its inputs."""
+def _covers(has: Mapping[str, range], name: str, rows: range) -> bool:
+    """Tell whether a tap is there for all of some tokens."""
     there = has.get(name, range(0))
-    needed = range(T) if (kind, name) in WHOLE_SEQUENCE else rows
-    if len(there) and there.start <= needed.start and there.stop >= needed.stop:
-        return frozenset()
-    return missing.get(name, frozenset())
+    return len(there) > 0 and there.start <= rows.start and there.stop >= rows.stop
 
 
 def span_of(on_the_way: frozenset[str]) -> str:

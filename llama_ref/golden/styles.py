@@ -5,17 +5,21 @@ after every step or after a fused few, in Meta's places or in those of transform
 cache or tensor cores that drop mantissa bits. Each style here is one such way. How far they end up
 from float64, tap by tap, is the envelope that a candidate is judged by.
 
-    float32        transformers and Meta · sums in a row · angles by repeated products, as in ggml
+    float32        transformers and Meta · sums in a row · angles by repeated products, as in ggml ·
+                   exponentials by powers of two, as on GPUs
     float32-kv16   float32 with a float16 cache, as llama.cpp has by default
     tf32           float32 whose matrix units read 10 mantissa bits
-    float16        transformers and Meta · one rounding a tap · flash attention · float32 residual
-    bfloat16       the same · float32 whose matrices read bfloat16 operands, as in ggml
+    float16        transformers and Meta · one rounding a tap · flash attention · attention in
+                   float32 · float32 residual · float32 whose products read float16, as on TPUs
+    bfloat16       the same · float32 whose matrices alone read bfloat16, as in ggml
 
 A style is a model of some dtype and lineage, the taps it computes otherwise, and the taps whose
-readers see rounded numbers while the tap itself, as a backend would dump it, is not rounded.
+readers see rounded numbers while the tap itself, as a backend would dump it, is not rounded. What is
+legal in float32 is so in every class.
 
 Source: Tri Dao 2023, arXiv:2307.08691, for where flash attention rounds; ggml_vec_dot and
-ggml_rope_cache_init in ggml-org/llama.cpp; the rest as in `lineage.py`.
+ggml_rope_cache_init in ggml-org/llama.cpp; CUDA C++ Programming Guide, intrinsic functions, for
+`__expf`, which is what fast math makes of `expf`; the rest as in `lineage.py`.
 """
 
 from __future__ import annotations
@@ -120,6 +124,28 @@ def flash(grid: Grid) -> Change:
     return ctx
 
 
+def exp_by_exp2(x: np.ndarray) -> np.ndarray:
+    """Return exp(x) as GPUs compute it: 2 to the power of x log2(e), a product that is rounded.
+
+    Of a relative error of half a step in the exponent, |x| times as much is left in the result.
+    """
+    return np.exp2(x * np.float32(np.log2(np.e)))
+
+
+def probs_by_exp2(moment: Moment) -> np.ndarray:
+    """Normalise scores, their exponentials being powers of two."""
+    visible_TS = np.tril(np.ones(moment.input.shape[1:], bool))
+    scores_NTS = np.where(visible_TS, moment.input, np.float32(-np.inf))
+    exp_NTS = exp_by_exp2(scores_NTS - scores_NTS.max(axis=-1, keepdims=True))
+    return exp_NTS / exp_NTS.sum(axis=-1, keepdims=True)
+
+
+def act_by_exp2(moment: Moment) -> np.ndarray:
+    """Gate, the sigmoid's exponential being a power of two."""
+    gate_TF, up_TF = moment.taps["gate"], moment.taps["up"]
+    return gate_TF / (1 + exp_by_exp2(-gate_TF)) * up_TF
+
+
 def rotated_as_ggml(moment: Moment) -> np.ndarray:
     """Turn queries or keys by angles found as ggml does: each is the one before times a constant.
 
@@ -143,6 +169,7 @@ def rotated_as_ggml(moment: Moment) -> np.ndarray:
 OPERANDS = ("attn_norm", "q_rope", "k_rope", "probs", "v", "ctx", "ffn_norm", "act", "final_norm")
 """What matrix products read besides weights."""
 WEIGHT_OPERANDS = ("attn_norm", "ctx", "ffn_norm", "act", "final_norm")
+BY_EXP2: dict[str, Change] = {"probs": probs_by_exp2, "act": act_by_exp2}
 RESIDUALS = ("embed", "ffn_inp", "out")
 
 
@@ -154,6 +181,7 @@ def _float32() -> list[Style]:
         replace(hf, name="float32, Meta", lineage="meta"),
         replace(hf, name="float32, sums in a row", changes=IN_A_ROW),
         replace(hf, name="float32, angles of ggml", changes=angles),
+        replace(hf, name="float32, exponentials by exp2", changes=BY_EXP2),
     ]
 
 
@@ -181,13 +209,16 @@ def _in_16_bits(precision: str, grid: Grid) -> list[Style]:
     once = dict.fromkeys(kinds, rounded(grid))
     inside = {kind: once[kind] for kind in kinds if kind not in ("scores", "probs")}
     wide_residual = {kind: once[kind] for kind in kinds if kind not in RESIDUALS}
+    operands = dict.fromkeys(OPERANDS, grid)
     fused = Style(f"{precision}, one rounding a tap", precision, "float32", "meta", once)
     return [
         Style(f"{precision}, transformers", precision, precision, "hf"),
         Style(f"{precision}, Meta", precision, precision, "meta"),
         fused,
         replace(fused, name=f"{precision}, flash", changes=inside | {"ctx": flash(grid)}),
+        replace(fused, name=f"{precision}, float32 attention", changes=inside),
         replace(fused, name=f"{precision}, float32 residual", changes=wide_residual),
+        Style(f"{precision}, operands alone", precision, "float32", "hf", operands=operands),
     ]
 
 

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_ref.golden.case_check import CaseCheck
-from llama_ref.golden.judging import FAIL_AT, Judged
+from llama_ref.golden.judging import Judged
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.passes import INPUTS, Moment, Session, Watch, kind_of, tap_name
 from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
+from llama_ref.golden.report import FAIL_AT
 from llama_ref.trace import LAYER_TAPS
 
 HEAD = ("final_norm", "logits")
@@ -180,10 +181,13 @@ class Evidence(NamedTuple):
     pooled : float
         The root mean square over the taps, by their whole alone: what tells two mistakes apart that
         are both within the gate.
+    n : int
+        How many numbers that is made of.
     """
 
     worst: float
     pooled: float
+    n: int
 
 
 def evidence(
@@ -202,7 +206,7 @@ def evidence(
     kinds : set of str
         The taps to look at.
     """
-    left: dict[str, list[tuple[float, float]]] = {name: [] for name in mistakes}
+    left: dict[str, list[tuple[float, float, int]]] = {name: [] for name in mistakes}
     for check in checks:
         for layer in layers:
             stretch = _through(check, layer, kinds)
@@ -212,17 +216,17 @@ def evidence(
             for name, mistake in mistakes.items():
                 for tap, judged in stretch.residuals(mistake, kinds).items():
                     own, was = judged.ratios, before[tap].ratios
-                    left[name].append(
-                        (in_view_of(own.rho, was.rho), in_view_of(own.whole, was.whole))
-                    )
+                    worst, whole = in_view_of(own.rho, was.rho), in_view_of(own.whole, was.whole)
+                    left[name].append((worst, whole, judged.n))
     return {name: _summed(pairs) for name, pairs in left.items()}
 
 
-def _summed(pairs: list[tuple[float, float]]) -> Evidence:
-    if not pairs:
-        return Evidence(0.0, 0.0)
-    rho, whole = np.array(pairs).T
-    return Evidence(float(rho.max()), float(np.sqrt(np.mean(whole**2))))
+def _summed(parts: list[tuple[float, float, int]]) -> Evidence:
+    if not parts:
+        return Evidence(0.0, 0.0, 0)
+    worst, whole, n = np.array(parts).T
+    pooled = np.sqrt(np.sum(n * whole**2) / np.sum(n))
+    return Evidence(float(worst.max()), float(pooled), int(np.sum(n)))
 
 
 def _through(check: CaseCheck, layer: int | None, kinds: set[str]) -> Stretch | None:

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from llama_ref.golden.judging import FAIL_AT
 from llama_ref.golden.passes import INPUTS, kind_of
-from llama_ref.golden.report import FAIL, INHERITS, WARN, Profile, Report, Row
+from llama_ref.golden.report import FAIL, FAIL_AT, INHERITS, WARN, Profile, Report, Row
 
 SINCE = {
     "attention": "from the queries, keys and values that were dumped",
@@ -165,8 +164,10 @@ def _how_sure(report: Report) -> str:
     if report.also:
         also = ", ".join(suspect.id for suspect in report.also)
         return f"{left}, and so it is with {also}: here these cannot be told apart."
+    rival = report.runner_up
+    if report.confidence == "certain" and rival is not None and rival.residual <= FAIL_AT:
+        return f"{left}; {rival.id} would explain this step too, but not the others."
     if report.confidence == "certain":
-        rival = report.runner_up
         return (
             f"{left}; with the next best guess, {rival.id}, {rival.residual:,.0f}."
             if rival

@@ -146,7 +146,7 @@ class Grid:
         rho = rho_of(row, self.measure)
         is_first = self.first == (row.case, row.tap)
         level = self.palette.level(rho)
-        hint = f"{tap}: {number(2*rho if rho else rho)} × the worst legal error"
+        hint = f"{tap}: {number(rho)} × the worst legal error"
         return tag(
             "td",
             short(rho) if self.has_numbers else None,

@@ -1,0 +1,82 @@
+"""Telling noise from a mistake: rounding of any kind is noise, a formula is not."""
+
+import numpy as np
+import pytest
+
+from llama_ref.golden.noise import explained_by_factors, is_noise, size_of
+from llama_ref.golden.styles import to_bfloat16, to_float16, to_tf32
+
+RNG = np.random.default_rng(0)
+NORMAL_TD = RNG.standard_normal((48, 96))
+# As activations are: some channels are ten times as large as others, and one is beyond all.
+UNEVEN_TD = NORMAL_TD * np.exp(RNG.standard_normal(96))
+OUTLIER_TD = NORMAL_TD * np.where(np.arange(96) == 5, 64, 1)
+
+
+@pytest.mark.parametrize("grid", [to_bfloat16, to_float16, to_tf32])
+@pytest.mark.parametrize(
+    "array", [NORMAL_TD, UNEVEN_TD, OUTLIER_TD], ids=["even", "uneven", "outlier"]
+)
+def test_rounding_is_noise(grid, array):
+    """What rounding to any grid leaves follows nothing, however uneven the numbers are."""
+    assert is_noise(grid(array) - array, array)
+
+
+def test_rounding_by_cutting_is_noise_of_one_sign():
+    """Cut mantissas shrink every number a little: still noise, since they shrink it unevenly."""
+    error = np.trunc(NORMAL_TD * 64) / 64 - NORMAL_TD
+    assert is_noise(error, NORMAL_TD) == (explained_by_factors(error, NORMAL_TD)["all"] <= 0.35)
+
+
+MISTAKES = {
+    "a factor": 0.01 * UNEVEN_TD,
+    "a factor by token": UNEVEN_TD * RNG.standard_normal((48, 1)) * 0.01,
+    "a gain by channel": UNEVEN_TD * RNG.standard_normal(96) * 0.01,
+    "half the tokens scaled": np.where(np.arange(48)[:, None] % 2, 0.01 * UNEVEN_TD, 0),
+    "one element": np.pad([[1.0]], ((20, 27), (50, 45))),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_wrong_formula_is_not_noise(name):
+    """An error that follows the numbers, a token or a channel, or sits in one place, is none."""
+    assert not is_noise(MISTAKES[name], UNEVEN_TD)
+
+
+def test_a_mistake_with_noise_on_it_is_a_mistake():
+    """A factor that is as large as the rounding beside it is recognised."""
+    noise = to_bfloat16(UNEVEN_TD) - UNEVEN_TD
+    assert not is_noise(2 * size_of(noise) / size_of(UNEVEN_TD) * UNEVEN_TD + noise, UNEVEN_TD)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_not_noise(value):
+    """One NaN or infinity is no rounding."""
+    error = to_bfloat16(NORMAL_TD) - NORMAL_TD
+    error[0, 0] = value
+    assert not is_noise(error, NORMAL_TD)
+
+
+def test_of_too_few_numbers_nothing_is_claimed():
+    """Below 64 numbers anything can look like noise, so nothing does."""
+    error = to_bfloat16(NORMAL_TD) - NORMAL_TD
+    assert is_noise(error[:1, :64], NORMAL_TD[:1, :64])
+    assert not is_noise(error[:1, :63], NORMAL_TD[:1, :63])
+
+
+def test_no_error_at_all_has_nothing_to_explain():
+    """An error of zero divides by nothing."""
+    shares = explained_by_factors(np.zeros((8, 8)), np.ones((8, 8)))
+    assert all(np.isfinite(list(shares.values())))
+
+
+def test_chance_explains_nothing():
+    """Of noise, factors explain 0 to a few percent once what chance explains is taken off."""
+    error = RNG.standard_normal(NORMAL_TD.shape)
+    shares = explained_by_factors(error, NORMAL_TD)
+    assert all(abs(share) < 0.05 for share in shares.values())
+
+
+def test_size_is_the_root_mean_square():
+    """Three and four make the root of 12.5."""
+    assert size_of(np.array([3.0, 4.0])) == pytest.approx(12.5**0.5)
