@@ -1,6 +1,9 @@
 """`python -m weights_tools`: write a checkpoint folder, from the formula or from another folder.
 
-Exit codes: 0 written · 2 not written, and one line on standard error says why · 130 interrupted.
+Or validate the envelopes of golden bundles against other implementations.
+
+Exit codes: 0 written, or passed · 1 an implementation fails · 2 cannot be done, and one line on
+standard error says why · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from llama_ref.config import Config, preset
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.loading import open_checkpoint
 from llama_ref.numerics import BFLOAT16, dtype_named
+from weights_tools import validate_golden
 from weights_tools.hf_folder import write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
 from weights_tools.raw_folder import write_raw_folder
@@ -41,11 +45,12 @@ formats:
 example:
   python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
   python -m weights_tools synthetic llama-3.1-8b OUT --n-layers 4 --seed 7
-  python -m weights_tools convert path/to/checkpoint OUT --format meta"""
+  python -m weights_tools convert path/to/checkpoint OUT --format meta
+  python -m weights_tools validate --device cuda"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write one checkpoint and return the exit code; no error of ours passes as a traceback.
+    """Write one checkpoint, or validate; return the exit code. No error of ours is a traceback.
 
     Parameters
     ----------
@@ -57,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # how argparse leaves, after --help and after an error
         return int(stop.code or 0)
     try:
+        if options.verb == "validate":
+            return validate_golden.run(options)
         _write(options)
     except LlamaRefError as error:
         print(f"weights_tools: {printable(str(error))}", file=sys.stderr)
@@ -69,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m weights_tools",
-        description="Write a checkpoint folder.",
+        description="Write a checkpoint folder, or validate golden bundles.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -88,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         default = "bfloat16" if verb is formula else "as stored"
         verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
+    validation = verbs.add_parser("validate", help="run other implementations on golden bundles")
+    validate_golden.add_arguments(validation)
     return parser
 
 

@@ -13,9 +13,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+from llama_ref.checkpoint.staging import writing
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import Paint, Progress, label, print_json, print_lines, size, table
-from llama_ref.errors import BadFile, BadRequest
+from llama_ref.errors import BadRequest, printable
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.checking import check
 from llama_ref.golden.making import case_names, make
@@ -155,13 +156,13 @@ def _check_ops(options: argparse.Namespace) -> int:
 
 def _write(path: Path, text: str) -> None:
     """Write a report; a file that stands there is replaced whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BadFile("cannot be written", found=error.strerror, file=path) from None
+    with writing(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -177,21 +178,30 @@ def _show(options: argparse.Namespace) -> int:
     for name, spec in manifest.models.items():
         head, *_ = spec.config.describe().splitlines()
         weights = ", ".join(f"{key} {value}" for key, value in spec.as_dict().items())
-        print(f"  model {label(name)}: {head}; {weights}")
+        print(f"  model {label(name)}: {printable(head)}; {printable(weights)}")
     print("\n" + paint("bold", "cases"))
     for case in bundle.cases:
         calls = f"{len(case.chunks)} calls" if len(case.chunks) > 1 else "one call"
         n_tokens = f"{len(case.ids)} tokens" if len(case.ids) > 1 else "1 token"
         places = f"positions {case.positions[0]} to {case.positions[-1]}"
         print(f"  {paint('bold', label(case.name))}  {n_tokens} in {calls}, {places}")
-        print(textwrap.fill(case.why, 78, initial_indent="      ", subsequent_indent="      "))
+        print(_indented(printable(case.why)))
         if case.catches:
-            text = "catches " + ", ".join(case.catches)
-            print(textwrap.fill(text, 78, initial_indent="      ", subsequent_indent="        "))
+            text = printable("catches " + ", ".join(case.catches))
+            print(_indented(text, hanging=2))
     print("\n" + paint("bold", "files"))
     rows = [(label(name), size(stated["bytes"])) for name, stated in manifest.files.items()]
     print_lines(table([*rows, (MANIFEST, size((path / MANIFEST).stat().st_size))], "<>"), "  ")
     return 0
+
+
+def _indented(text: str, hanging: int = 0) -> str:
+    """Return text under the name of a case; names in it, which have hyphens, stay whole."""
+    margin = " " * 6
+    further = margin + " " * hanging
+    return textwrap.fill(
+        text, 78, initial_indent=margin, subsequent_indent=further, break_on_hyphens=False
+    )
 
 
 def _held(bundle: Bundle) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from llama_ref.errors import CompareError
+from llama_ref.errors import BadRequest, CompareError
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.candidate import Candidate, open_candidate
 from llama_ref.golden.case_check import CaseCheck, OfCase
@@ -68,6 +68,9 @@ def check(
     start = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     configs = {name: spec.config for name, spec in opened.manifest.models.items()}
+    recipes = {spec.recipe for spec in opened.manifest.models.values()}
+    if weights is not None and CHECKPOINT not in recipes:
+        raise BadRequest("weights", expected="none: those of this bundle come from a formula")
     pairings = {spec.pairing for spec in opened.manifest.models.values()}
     dumped = open_candidate(
         candidate, opened.cases, configs, pairing=pairings.pop(), names=names, case=case
@@ -104,7 +107,7 @@ def _models(
         cases = [c for c in bundle.cases if c.model == name and candidate.taps(c.name)]
         model = None
         if cases and (spec.recipe != CHECKPOINT or path is not None):
-            weights = held(weights_of(spec, path), spec.config)
-            model = model_of(spec, weights, "float64", "hf")
+            held_weights = held(weights_of(spec, path), spec.config, "float64")
+            model = model_of(spec, held_weights, "float64", "hf")
         for case in cases:
             yield case, model

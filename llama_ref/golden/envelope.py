@@ -74,7 +74,12 @@ class Runner:
 
 
 def record(
-    case: Case, spec: ModelSpec, weights: Weights, styles: tuple[Style, ...] = STYLES
+    case: Case,
+    spec: ModelSpec,
+    weights: Weights,
+    styles: tuple[Style, ...] = STYLES,
+    *,
+    exact_weights: Weights | None = None,
 ) -> Iterator[Piece]:
     """Run one case in float64 and in every style; yield it a piece at a time.
 
@@ -85,13 +90,15 @@ def record(
     weights : Weights
         Held, if possible: every style reads them.
     styles : tuple of Style
+    exact_weights : Weights, optional
+        The same in float64, which then need not be widened at every step.
 
     Yields
     ------
     Piece
         The embedding, each layer, the head.
     """
-    exact = Session(model_of(spec, weights, "float64", "hf"), case)
+    exact = Session(model_of(spec, exact_weights or weights, "float64", "hf"), case)
     runners = [Runner(style, case, spec, weights) for style in styles]
     band_T = band_of(case.positions)
     hidden_TD, n_layers = np.empty(0), spec.config.n_layers

@@ -4,8 +4,8 @@
                                   2  warned about
                                   3  wrong
 
-The gates were set on implementations that did not make the envelope; docs/numerics.md has their
-figures. Two allowances are made. A measure over few numbers scatters more than one over many, so
+The gates were set on implementations that did not make the envelope: see docs/golden/numerics.md.
+Two allowances are made. A measure over few numbers scatters more than one over many, so
 the envelope is widened by 2 / sqrt(n), n being the numbers that count (`counted`). And where every
 legal style happens to be exact, as RoPE is at position 0, half a step of the dtype is no error: a
 right port may still round there. (A look-up has no such excuse.)

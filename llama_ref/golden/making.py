@@ -121,6 +121,12 @@ def _chosen_cases(
     if not cases:
         raise BadRequest("cases", expected="one or more", found="none")
     used = {case.model for case in cases}
+    if spec.pairing != ModelSpec(spec.config).pairing and len(used) > 1:
+        raise BadRequest(
+            "cases",
+            expected="those of the model alone, whose layout pairs other channels",
+            found=shown(sorted(used - {MAIN})),
+        )
     models = {MAIN: spec} if MAIN in used else {}
     models |= {
         name: ModelSpec(shape.config, seed=seed, variant=shape.variant)
@@ -145,16 +151,16 @@ def _record_all(
     """Run every case; write its arrays into the staging folder, and say so in the manifest."""
     envelopes: dict[str, np.ndarray] = {}
     for name, spec in manifest.models.items():
-        weights = held(weights_of(spec, model), spec.config)
+        weights = weights_of(spec, model)
+        in_float32 = held(weights, spec.config, "float32")
+        in_float64 = held(weights, spec.config, "float64")
         for case in (case for case in manifest.cases if case.model == name):
             manifest.taps[case.name] = {}
-            for number, arrays in enumerate(
-                _recorded(case, record(case, spec, weights), manifest, envelopes, advance)
-            ):
-                if arrays:
-                    save(
-                        manifest, staging, f"{case.name}-{number}" if number else case.name, arrays
-                    )
+            pieces = record(case, spec, in_float32, exact_weights=in_float64)
+            portions = _recorded(case, pieces, manifest, envelopes, advance)
+            for number, arrays in enumerate(portions):
+                stem = f"{case.name}-{number}" if number else case.name
+                save(manifest, staging, stem, arrays)
     save(manifest, staging, "envelope", envelopes)
 
 

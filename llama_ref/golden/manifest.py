@@ -8,7 +8,7 @@
     envelope, sketch           what the axes of those arrays mean
     files                      name -> bytes and SHA-256
 
-docs/bundle-format.md says the same at length, enough to write a reader from.
+docs/golden/bundle-format.md says the same at length, enough to write a reader from.
 """
 
 from __future__ import annotations

@@ -23,11 +23,12 @@ from llama_ref.checkpoint.synthetic_model import (
 )
 from llama_ref.config import PRESETS, Config, preset
 from llama_ref.errors import BadRequest, shown
+from llama_ref.golden.passes import whole
 from llama_ref.lineage import lineage_named
 from llama_ref.loading import open_checkpoint
 from llama_ref.model import Model
-from llama_ref.numerics import dtype_named, rows_of
-from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks
+from llama_ref.numerics import dtype_named
+from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks, widened
 
 FORMULA, CHECKPOINT = "synth-1", "checkpoint"
 HELD_BYTES = 2**30
@@ -125,49 +126,46 @@ def is_large(config: Config) -> bool:
     return 4 * config.n_params > HELD_BYTES
 
 
-def held(weights: Weights, config: Config) -> Weights:
-    """Return weights that are computed or read once: all of them, or a layer at a time."""
+def held(weights: Weights, config: Config, dtype: str = "float32") -> Weights:
+    """Return weights that are computed or read once: all of them, or a layer at a time.
+
+    Parameters
+    ----------
+    weights : Weights
+    config : Config
+    dtype : {"float32", "float64"}
+        In which they are held. A model of another dtype runs on them as well, more slowly.
+    """
     if is_large(config):
-        return replace(weights, layers=OneLayerHeld(weights.layers))  # type: ignore[arg-type]
-    embedding_VD = in_memory(weights.embedding_VD)
-    tied = weights.w_head_VD is weights.embedding_VD
-    return replace(
-        weights,
-        embedding_VD=embedding_VD,
-        layers=tuple(map(layer_in_memory, weights.layers)),
-        final_gain_D=in_memory(weights.final_gain_D),
-        w_head_VD=embedding_VD if tied else in_memory(weights.w_head_VD),
-    )
+        layers = OneLayerHeld(weights.layers, dtype_named(dtype))
+        return replace(weights, layers=layers)  # type: ignore[arg-type]
+    return widened(weights, dtype_named(dtype))
 
 
 class OneLayerHeld(Sequence[Layer]):
     """The layers of a model, of which the one that was asked for last is in memory."""
 
-    def __init__(self, layers: Sequence[Layer]):
-        self._layers, self._index = layers, -1
-        self._held: Layer | None = None
+    def __init__(self, layers: Sequence[Layer], dtype: np.dtype):
+        self._layers, self._dtype = layers, dtype
+        self._index, self._held = -1, layers[0]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        if index != self._index or self._held is None:
-            self._held = None  # lets go of it before the next one is there
-            self._held, self._index = layer_in_memory(self._layers[index]), index
+        if index != self._index:
+            self._index, self._held = -1, self._layers[index]  # lets go of the last one first
+            self._held = Layer(
+                **{
+                    f.name: np.ascontiguousarray(whole(getattr(self._held, f.name)), self._dtype)
+                    for f in fields(self._held)
+                }
+            )
+            self._index = index
         return self._held
 
     def __len__(self) -> int:
         return len(self._layers)
-
-
-def layer_in_memory(layer: Layer) -> Layer:
-    """Return a layer of arrays."""
-    return Layer(**{f.name: in_memory(getattr(layer, f.name)) for f in fields(layer)})
-
-
-def in_memory(tensor: Any) -> np.ndarray:
-    """Return a tensor as an array; a mapped one stays mapped."""
-    return tensor if isinstance(tensor, np.ndarray) else rows_of(tensor, 0, tensor.shape[0])
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def put_in_place(manifest: Manifest, staging: Path, folder: Path) -> None:
     _sync(folder)
     move(staging / MANIFEST, folder / MANIFEST)
     _sync(folder)
-    for name in list_folder(folder):
-        if name.endswith(".safetensors") and name not in manifest.files:
+    for name in list_folder(folder):  # a dump that somebody keeps here has another name
+        if re.fullmatch(r".+-[0-9a-f]{12}\.safetensors", name) and name not in manifest.files:
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
 

@@ -41,7 +41,15 @@ def precision_of(source: Source, taps: list[str], asked: str | None) -> tuple[st
     if asked is not None:
         if asked not in PRECISIONS:
             raise BadRequest("dtype", expected=" or ".join(PRECISIONS), found=shown(asked))
-        return asked, f"Judged as {asked}, as asked."
+        told, _ = _told_by_numbers(source, taps)
+        but = f", though its numbers are {told}: --dtype {told} is the class for those"
+        is_coarser = PRECISIONS.index(told) > PRECISIONS.index(asked)
+        return asked, f"Judged as {asked}, as asked{but if is_coarser else ''}."
+    return _told_by_numbers(source, taps)
+
+
+def _told_by_numbers(source: Source, taps: list[str]) -> tuple[str, str]:
+    """Return the class that the numbers of a candidate are of, and a sentence that says why."""
     linear = [tap for tap in taps if kind_of(tap) in LINEARS]
     for tap in [*linear, *taps]:
         dump = source.get(tap)

@@ -193,6 +193,8 @@ class Report:
     confidence : {"certain", "likely", "none"}
         `certain`: this mistake brings the error back to noise wherever it should, and no other
         does. `likely`: it does, and others do as well (`also`), or it fits less well.
+    is_noise : bool
+        No mistake explains the error, and it has no shape: it is rounding coarser than legal.
     runner_up : Suspect or None
     also : list of Suspect
         Others that explain as much.
@@ -222,6 +224,7 @@ class Report:
     first: tuple[str, str] | None = None
     cause: Suspect | None = None
     confidence: str = "none"
+    is_noise: bool = False
     runner_up: Suspect | None = None
     also: list[Suspect] = field(default_factory=list)
     explanation: str = ""
@@ -250,6 +253,7 @@ class Report:
             "first": None if self.first is None else {"case": self.first[0], "tap": self.first[1]},
             "cause": self.cause and self.cause.id,
             "confidence": self.confidence,
+            "is_noise": self.is_noise,
             "residual": self.cause and _plain(self.cause.residual),
             "runner_up": self.runner_up and _suspect(self.runner_up),
             "also": [_suspect(one) for one in self.also],

@@ -14,8 +14,8 @@ from float64, tap by tap, is the envelope that a candidate is judged by.
     bfloat16       the same · float32 whose matrices alone read bfloat16, as in ggml
 
 A style is a model of some dtype and lineage, the taps it computes otherwise, and the taps whose
-readers see rounded numbers while the tap itself, as a backend would dump it, is not rounded. What is
-legal in float32 is so in every class.
+readers see rounded numbers while the tap itself, as a backend would dump it, is not rounded. What
+is legal in float32 is legal in every class.
 
 Source: Tri Dao 2023, arXiv:2307.08691, for where flash attention rounds; ggml_vec_dot and
 ggml_rope_cache_init in ggml-org/llama.cpp; CUDA C++ Programming Guide, intrinsic functions, for
@@ -127,7 +127,7 @@ def flash(grid: Grid) -> Change:
 def exp_by_exp2(x: np.ndarray) -> np.ndarray:
     """Return exp(x) as GPUs compute it: 2 to the power of x log2(e), a product that is rounded.
 
-    Of a relative error of half a step in the exponent, |x| times as much is left in the result.
+    Of a relative error of half a step in the exponent, x times as much is left in the result.
     """
     return np.exp2(x * np.float32(np.log2(np.e)))
 

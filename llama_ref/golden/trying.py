@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_ref.golden.case_check import CaseCheck
+from llama_ref.golden.case_check import CaseCheck, difference
 from llama_ref.golden.judging import Judged
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.passes import INPUTS, Moment, Session, Watch, kind_of, tap_name
@@ -79,12 +79,13 @@ class Stretch:
         kinds = {kind_of(self.tap)}
         for layer in range(self.first, self.last + 1):
             kinds |= {kind for kind in LAYER_TAPS if tap_name(layer, kind) not in has}
-        if self.first == 0:
+        if self.first == 0 and self.last >= 0:
             kinds |= {"embed"} - has
         if self.tap == "logits":
             kinds |= {"final_norm"} - has
-        own_layer_alone = self.first == self.last and self.tap not in HEAD
-        return kinds & (upstream(kind_of(self.tap)) if own_layer_alone else set(INPUTS))
+        if self.first < self.last or self.tap in HEAD:
+            return kinds
+        return kinds & (upstream(kind_of(self.tap)) | {"embed"})
 
     def residuals(self, mistake: Mistake | None, at: set[str]) -> dict[str, Judged]:
         """Return what a mistake leaves unexplained at some taps of the stretch, and at its end.
@@ -108,8 +109,15 @@ class Stretch:
         self.run(mistake, replaying(self.check.source, compare))
         return found
 
-    def predicted(self, mistake: Mistake) -> np.ndarray:
-        """Return what a port with this mistake would have at the end of the stretch."""
+    def error(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the end of the stretch is off by, and what it should be."""
+        right = self.predicted(None)
+        dump = self.check.source.get(self.tap)
+        assert dump is not None
+        return difference(kind_of(self.tap), dump, right), right
+
+    def predicted(self, mistake: Mistake | None) -> np.ndarray:
+        """Return what a port with this mistake, or none, would have at the end of the stretch."""
         found: list[np.ndarray] = []
 
         def keep(moment: Moment, dump: Dump, span: str) -> None:

@@ -47,6 +47,8 @@ def described(report: Report, *, has_replay: bool) -> Report:
 def _headline(report: Report) -> str:
     assert report.first is not None
     case, tap = report.first
+    if report.cause is None and report.is_noise:
+        return f"{tap} of case {case} is the first wrong step: rounding that is too coarse."
     if report.cause is None:
         return f"{tap} of case {case} is the first wrong step; no known mistake explains it."
     likely = "" if report.confidence == "certain" else "probably "
@@ -63,6 +65,12 @@ def _explanation(report: Report, has_replay: bool) -> str:
         said.append(
             "An embedding is a copy of table rows, so this is no matter of arithmetic: other token "
             "ids, other weights, or a dumper that reads the wrong memory. Look at the dumper first."
+        )
+    elif report.is_noise:
+        said.append(
+            "The error has no shape: it is rounding, coarser than any that is legal here, and no "
+            "wrong formula. Dump more taps to see in which step, or say with --dtype what the port "
+            "computes in."
         )
     elif has_replay:
         said.append(
@@ -155,8 +163,10 @@ def _listed(names: list[str]) -> str:
 def _how_sure(report: Report) -> str:
     """Say what speaks for the cause, and what against."""
     assert report.cause is not None
-    if report.cause.residual >= FAIL_AT and not report.also and report.runner_up is None:
-        return "The error has the size of such rounding, and it has no other shape."
+    if report.is_noise:
+        also = ", ".join(suspect.id for suspect in report.also)
+        size = "The error has the size of such rounding, and no shape that would say more"
+        return f"{size}; {also} has about that size too." if also else f"{size}."
     left = (
         f"Replayed with this mistake in it, the step is {report.cause.residual:.1f} times legal "
         "rounding"

@@ -22,10 +22,10 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def wide(tmp_path_factory):
-    """The cases that show mistakes of RoPE, mask, cache and padding, on two layers."""
-    path = tmp_path_factory.mktemp("golden") / "wide"
-    return make(TWO_LAYERS, path, cases=["far", "chunks", "ragged-a"])
+def shaped(tmp_path_factory):
+    """Two narrow models: 19 positions up to the last, in two calls, and an output matrix each."""
+    path = tmp_path_factory.mktemp("golden") / "shaped"
+    return make("golden-tiny", path, cases=["gqa-8", "outliers"])
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def put(tap, value):
 @pytest.mark.parametrize("tap", ["five/L00.q", "five/logits", "five/L00.scores"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "-inf"])
 def test_220_221_a_truth_that_is_no_number_is_an_error(bundle, candidate, tap, value):
-    """NaN or infinity in the truth, under a valid hash, is refused and named, whatever was dumped."""
+    """NaN or infinity in the truth, under a valid hash, is refused and named."""
     rewrite(bundle, put(tap, value))
     with pytest.raises(BadFile, match=f"truth {tap}") as caught:
         check(bundle, candidate)

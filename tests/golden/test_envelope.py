@@ -76,7 +76,9 @@ def test_the_error_of_a_layer_and_of_attention_begin_where_they_say():
     ctx = found[style.name, "ctx"][:, 0, WHOLE]
     assert ctx[OP] < ctx[ATTENTION] < ctx[LAYER]
     # The first layer is entered by the embedding, which is exact: there the layer is the model.
-    assert np.allclose(found[style.name, "out"][LAYER], found[style.name, "out"][MODEL], equal_nan=True)
+    assert np.allclose(
+        found[style.name, "out"][LAYER], found[style.name, "out"][MODEL], equal_nan=True
+    )
     expected = relative_error("L00.out", styled(style, "five")["L00.out"], truth("five")["L00.out"])
     assert found[style.name, "out"][MODEL, 0, WHOLE] == pytest.approx(expected)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llama_ref.golden.judging import FAIL_AT, WARN_AT, floor_of, judge, status_of
+from llama_ref.golden.judging import FAIL_AT, SOURCES, WARN_AT, counted, floor_of, judge, status_of
 from llama_ref.golden.measure import BAND_STARTS, LARGEST, MEASURES, TOKEN, WHOLE
 from llama_ref.golden.report import Ratios
 from llama_ref.golden.styles import PRECISIONS
@@ -114,3 +114,30 @@ def test_the_row_of_a_band_has_the_error_of_that_band():
     found[:, LARGEST] = 0
     judged = judge(found, envelope, MANY)
     assert (judged.error, judged.envelope) == (6e-5, 1e-5)
+
+
+def test_all_normal_numbers_count():
+    """Of many normal numbers each counts; bands are counted apart, and an empty one has none."""
+    reference = np.random.default_rng(0).standard_normal((40, 1000))
+    n = counted(reference, np.repeat([1, 3], [10, 30]), inherited=False)
+    assert n[[1, 3]] == pytest.approx([10_000, 30_000], rel=0.05)
+    assert not n[[0, 2, 4, 5]].any()
+
+
+def test_a_channel_that_outweighs_all_others_counts_alone():
+    """With one channel a thousand times the rest, 8 tokens of 1000 numbers count as 8 times 3."""
+    reference = np.random.default_rng(0).standard_normal((8, 1000))
+    reference[:, 5] = 1000
+    assert counted(reference, np.zeros(8, int), inherited=False)[0] == pytest.approx(24, rel=0.01)
+
+
+def test_an_error_from_further_back_counts_by_token():
+    """Over more than one step a token is no more than a few numbers, however wide it is."""
+    reference = np.random.default_rng(0).standard_normal((8, 1000))
+    assert counted(reference, np.zeros(8, int), inherited=True)[0] == 8 * SOURCES
+    assert counted(reference[:, :2], np.zeros(8, int), inherited=True)[0] <= 16
+
+
+def test_nothing_but_zeros_counts_as_it_is():
+    """Where all is zero no number outweighs another."""
+    assert counted(np.zeros((4, 5)), np.zeros(4, int), inherited=False)[0] == 20

@@ -49,7 +49,7 @@ def test_an_unknown_class_is_refused(name):
     ids=["bf16", "f16", "bf16 in f32", "f16 in f32", "bf16 in f64", "f32", "f32 in f64"],
 )
 def test_numbers_tell_their_class(array, expected):
-    """A dump of 16 bits is one; so is a wider one whose matrix outputs all lie on a coarser grid."""
+    """A dump of 16 bits is one; so is a wider one whose matrix outputs lie on a coarser grid."""
     found, why = precision_of(Taps({"L00.q": array}), ["L00.q"], None)
     assert found == expected
     assert expected in why

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_ref.golden.passes import Session, whole
@@ -17,6 +17,7 @@ from llama_ref.golden.styles import (
     STYLES,
     Style,
     cut_to_tf32,
+    exp_by_exp2,
     flash,
     rotated_as_ggml,
     to_bfloat16,
@@ -65,7 +66,7 @@ def test_a_style_has_no_step_that_is_wrong(name):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("who", "lineage"), [("transformers", "hf"), ("Meta", "meta")])
 def test_the_released_code_is_what_the_model_traces(who, lineage, dtype, case):
-    """The styles of transformers and of Meta have the model's own taps in that dtype, bit for bit."""
+    """The styles of transformers and Meta have the model's own taps in that dtype, bit for bit."""
     taps = taps_of(f"{dtype}, {who}", case)
     expected = model(dtype, lineage).trace(CASES[case].ids, CASES[case].positions)
     for tap, array in expected.items():
@@ -76,7 +77,9 @@ def test_the_released_code_is_what_the_model_traces(who, lineage, dtype, case):
 
 def test_transformers_and_meta_round_differently():
     """In bfloat16 the two are no closer to each other than each is to the truth."""
-    hf, meta = (taps_of(f"bfloat16, {who}", "prefill")["logits"] for who in ("transformers", "Meta"))
+    hf, meta = (
+        taps_of(f"bfloat16, {who}", "prefill")["logits"] for who in ("transformers", "Meta")
+    )
     assert relative_error("logits", hf, meta.astype(np.float64)) > 1e-3
 
 
@@ -86,8 +89,10 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnor
 
 
 @given(FLOATS)
+@example(1 + 2**-11)  # a tie
+@example(-1 - 3 * 2**-11)
 def test_tf32_has_ten_bits_and_the_nearest_of_them(x):
-    """Rounded or cut, 13 bits are zero; rounded is the nearer neighbour, a tie the farther from 0."""
+    """Rounded or cut, 13 bits are zero; rounded is the nearer one, of two the farther from 0."""
     exact = np.float32(x)
     rounded, cut = (grid(np.array([exact]))[0] for grid in (to_tf32, cut_to_tf32))
     assert rounded.dtype == cut.dtype == np.float32
@@ -211,3 +216,36 @@ def test_a_float16_cache_rounds_keys_and_values_alone():
     value_SNH = np.repeat(to_float16(taps["L00.v"]), SPEC.config.n_heads // 2, axis=1)
     expected = np.einsum("nts,snh->tnh", taps["L00.probs"], value_SNH)
     assert np.allclose(taps["L00.ctx"], expected, atol=1e-6)
+
+
+def test_exponentials_by_exp2_err_as_their_argument_grows():
+    """Near 0 they are exact to float32; at -80 they are off by some 80 half steps, and no more."""
+    x = -np.geomspace(1e-3, 80, 2000).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    off = np.abs(exp_by_exp2(x) / exact - 1)
+    assert exp_by_exp2(x).dtype == np.float32
+    assert off[x > -0.1].max() < 3 * 2.0**-24
+    assert 20 * 2.0**-24 < off.max() < 100 * 2.0**-24
+    assert (off <= (2 - 1.5 * x) * 2.0**-24 + 2.0**-23).all()
+    assert exp_by_exp2(np.float32([-np.inf, 0])).tolist() == [0, 1]
+
+
+def test_exponentials_by_exp2_change_softmax_and_silu_alone():
+    """Probabilities and the gate differ in their last digits, and what comes before does not."""
+    plain, powers = (
+        taps_of(f"float32, {how}", "prefill") for how in ("transformers", "exponentials by exp2")
+    )
+    differ = [tap for tap in tap_names(1) if not np.array_equal(plain[tap], powers[tap])]
+    assert differ[0] == "L00.probs"
+    assert relative_error("L00.probs", powers["L00.probs"], plain["L00.probs"]) < 1e-6
+    assert not np.triu(powers["L00.probs"], 1).any()
+
+
+@pytest.mark.parametrize(("dtype", "grid"), [("bfloat16", to_bfloat16), ("float16", to_float16)])
+def test_operands_alone_are_rounded_before_every_product(dtype, grid):
+    """What a product gives is not rounded, and what it reads is: the values among it."""
+    taps = taps_of(f"{dtype}, operands alone", "prefill")
+    assert not any(on_grid(taps[f"L00.{kind}"], grid) for kind in ("q", "v", "ctx", "ffn_norm"))
+    first_NH = taps["L00.ctx"][0]  # the first token sees itself: its own values, rounded
+    value_KH = grid(taps["L00.v"][0])
+    assert np.array_equal(first_NH, np.repeat(value_KH, len(first_NH) // len(value_KH), axis=0))

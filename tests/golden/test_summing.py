@@ -24,7 +24,7 @@ def moments():
 
 
 def test_every_sum_of_the_model_is_summed_in_a_row():
-    """Every matrix, norm, score, softmax and mixture comes out right, in float32, as it was shaped."""
+    """Every matrix, norm, score, softmax and mixture comes out right, in float32, in its shape."""
     found = moments()
     assert {kind for kind, *_ in found} == set(IN_A_ROW)
     for kind, computed, own, exact in found:
@@ -50,7 +50,7 @@ def test_a_row_of_sums_is_that_of_a_loop():
 
 @pytest.mark.parametrize("kind", ["q", "attn_out", "ffn_out", "logits"])
 def test_it_errs_more_than_blas(kind):
-    """Over rows of hundreds of numbers a loop is worse than the kernels of any BLAS, or no better."""
+    """Over rows of hundreds of numbers a loop is worse than the kernels of BLAS, or no better."""
     errors = {}
     for own_kind, computed, own, exact in moments():
         errors[own_kind] = [relative_error(own_kind, x, exact) for x in (own, computed)]

@@ -35,7 +35,7 @@ FOREIGN = {
     *("sentencepiece", "safetensors", "tiktoken", "pickle", "ml_dtypes", "shared", "eval"),
     *("kq", "kqv_out", "hidden_states", "original", "order", "lr", "md", "README", "CHANGELOG"),
     *("CONTRIBUTING", "jupytext", "peers", "docs", "python", "ruff", "mypy", "assert"),
-    *("weights_tools", "int8"),
+    *("weights_tools", "int8", "savez"),
 }
 
 

@@ -7,6 +7,7 @@ Continuous integration sets LLAMA_REF_REQUIRE_GGML=1, which turns its absence in
 
 import importlib.util
 import os
+from functools import cache
 
 import pytest
 
@@ -18,7 +19,26 @@ import torch
 torch.set_num_threads(1)
 
 HAS_GGML = all(importlib.util.find_spec(name) for name in ("llama_cpp", "gguf"))
-collect_ignore = [] if HAS_GGML else ["test_capture_llama_cpp.py"]
+collect_ignore = [] if HAS_GGML else ["test_capture_llama_cpp.py", "test_golden_llama_cpp.py"]
+
+
+SHAPES_AND_CHUNKS = ("five", "decode", "shapes")
+"""Cases of seven shapes, two of them in several calls."""
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory):
+    """Return a function from seed to a bundle of seven shapes and the folders of its models."""
+    from llama_ref.golden import make
+    from weights_tools.validate_golden import write_models
+
+    @cache
+    def of_seed(seed):
+        folder = tmp_path_factory.mktemp("golden")
+        bundle = make("golden-tiny", folder / "bundle", cases=SHAPES_AND_CHUNKS, seed=seed)
+        return bundle, write_models(bundle, folder / "models")
+
+    return of_seed
 
 
 def pytest_configure(config):

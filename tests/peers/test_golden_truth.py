@@ -1,4 +1,4 @@
-"""The truth of golden bundles against a float64 recomputation in torch that shares nothing with it."""
+"""The truth of golden bundles against a float64 recomputation in torch."""
 
 import numpy as np
 import pytest
