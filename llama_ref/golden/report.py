@@ -101,7 +101,7 @@ class Profile:
     by_head : list of float
         Empty where the tap has no heads.
     by_channel : list of float
-        One for each channel of the last axis.
+        One for each channel of the last axis; for each key position of scores and probabilities.
     token_by_head : list of list of float
         T rows of N heads; T rows of one number where the tap has no heads.
     """
@@ -113,6 +113,11 @@ class Profile:
     by_head: list[float]
     by_channel: list[float]
     token_by_head: list[list[float]]
+
+    @property
+    def last_axis(self) -> str:
+        """What the last axis counts: `key` or `channel`."""
+        return "key" if self.tap.endswith(("scores", "probs")) else "channel"
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _where(profile: Profile | None) -> list[str]:
     by: list[tuple[str, str, list[float], Sequence[int]]] = [
         ("token", "position", profile.by_token, profile.positions),
         ("head", "head", profile.by_head, heads),
-        ("channel", "channel", profile.by_channel, channels),
+        (profile.last_axis, profile.last_axis, profile.by_channel, channels),
     ]
     said = []
     for what, name, values, labels in by:

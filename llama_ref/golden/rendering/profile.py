@@ -34,8 +34,8 @@ def profile_chart(profile: Profile) -> Markup:
     if profile.by_token:
         parts.append(scrolled(TokenMap(profile, palette).draw(), "Error by token and head"))
     if profile.by_channel:
-        parts.append(tag("h3", "By channel"))
-        parts.append(scrolled(_channels(profile, palette), "Error by channel"))
+        parts.append(tag("h3", f"By {profile.last_axis}"))
+        parts.append(scrolled(_channels(profile, palette), f"Error by {profile.last_axis}"))
     return join(*parts)
 
 
@@ -138,12 +138,13 @@ def _channels(profile: Profile, palette: Palette) -> Markup:
     right = LEFT + cell * len(groups)
     parts = [_gate(axis, LEFT, right)]
     for i, group in enumerate(groups):
-        hint = f"channel {group.name}: {number(group.value)}"
+        hint = f"{profile.last_axis} {group.name}: {number(group.value)}"
         parts.append(upright_bar(group.value, LEFT + i * cell, cell, axis, palette, hint))
         if i % every == 0:
             middle = LEFT + (i + 0.5) * cell
             parts.append(words(str(group.lo), middle, BARS + 22, "small", "middle"))
-    return drawing(right + 12, BARS + 30, *parts, kind="chart fixed", about="Error by channel")
+    about = f"Error by {profile.last_axis}"
+    return drawing(right + 12, BARS + 30, *parts, kind="chart fixed", about=about)
 
 
 def _gate(axis: LogAxis, left: float, right: float) -> Markup:
