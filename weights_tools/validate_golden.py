@@ -32,7 +32,7 @@ from weights_tools.validate_styles import left_out
 from weights_tools.validate_tally import Tally
 
 MODEL = "golden-tiny"
-QUICK = ("five", "decode", "gqa-8", "unscaled")
+QUICK = "five,decode,gqa-8,unscaled"
 SEEDS = 3
 VERSIONED = ("llama_ref", "numpy", "torch", "transformers", "llama_cpp_python")
 HEADER = ("implementation", "class", "taps", "failed", "warned", "local", "", "cumulative", "")
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, mps (cpu)")
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=f"how many ({SEEDS})")
+    parser.add_argument("--cases", default="all", help="names with commas, or shapes, or all (all)")
     parser.add_argument("--quick", action="store_true", help="one seed, four cases: half a minute")
     parser.add_argument("--llama-cpp", action="store_true", help="run llama.cpp as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     peers = transformers_peers(options.device)
     peers += llama_cpp_peers() if options.llama_cpp else []
     seeds = range(1 if options.quick else max(1, options.seeds))
-    cases = QUICK if options.quick else ("all",)
+    cases = (QUICK if options.quick else options.cases).split(",")
     tallies = {peer.name: Tally(peer.name, peer.precision) for peer in peers}
     with TemporaryDirectory() as root, Progress("validating") as progress:
         bundles = []

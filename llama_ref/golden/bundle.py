@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from llama_ref.checkpoint.readahead import let_go
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.config import Config
 from llama_ref.errors import BadFile, shown
@@ -156,9 +157,16 @@ class Bundle:
                 next_step="the file was cut or changed; make the bundle anew",
                 file=path,
             )
-        if raw.size <= HASHED_BYTES and hashlib.sha256(raw.data).hexdigest() != stated.get(
-            "sha256"
-        ):
+        if raw.size <= HASHED_BYTES:
+            self._check_hash(path, raw, stated)
+        arrays = open_safetensors(path)
+        (self._envelopes if name.startswith("envelope-") else self._arrays).update(arrays)
+
+    def _check_hash(self, path: Path, raw: np.ndarray, stated: dict[str, Any]) -> None:
+        """Refuse a file of other bytes than the manifest says; keep nothing of it in memory."""
+        digest = hashlib.sha256(raw.data).hexdigest()
+        let_go(raw)
+        if digest != stated.get("sha256"):
             raise BadFile(
                 "SHA-256",
                 expected=shown(stated.get("sha256")),
@@ -166,8 +174,6 @@ class Bundle:
                 next_step="the file was damaged or changed; make the bundle anew",
                 file=path,
             )
-        arrays = open_safetensors(path)
-        (self._envelopes if name.startswith("envelope-") else self._arrays).update(arrays)
 
     def _check_case(self, case: Case) -> None:
         """Refuse a case without the arrays that the manifest promises, in their shapes."""

@@ -26,6 +26,10 @@ from llama_ref.model import Model
 
 Progress = Callable[[int], object]
 
+HELD_BYTES = 2**28
+"""Weights held in float64 while a candidate is checked. A larger model is read a row at a time: a
+check that passes reads each weight once, and has to fit beside the program that made the dump."""
+
 
 def check(
     bundle: Bundle | str | os.PathLike[str],
@@ -107,7 +111,9 @@ def _models(
         cases = [c for c in bundle.cases if c.model == name and candidate.taps(c.name)]
         model = None
         if cases and (spec.recipe != CHECKPOINT or path is not None):
-            held_weights = held(weights_of(spec, path), spec.config, "float64")
-            model = model_of(spec, held_weights, "float64", "hf")
+            weights = weights_of(spec, path)
+            if 8 * spec.config.n_params <= HELD_BYTES:
+                weights = held(weights, spec.config, "float64")
+            model = model_of(spec, weights, "float64", "hf")
         for case in cases:
             yield case, model

@@ -27,7 +27,7 @@ from llama_ref.golden.passes import whole
 from llama_ref.lineage import lineage_named
 from llama_ref.loading import open_checkpoint
 from llama_ref.model import Model
-from llama_ref.numerics import dtype_named
+from llama_ref.numerics import Matrix, dtype_named
 from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks, widened
 
 FORMULA, CHECKPOINT = "synth-1", "checkpoint"
@@ -136,10 +136,26 @@ def held(weights: Weights, config: Config, dtype: str = "float32") -> Weights:
     dtype : {"float32", "float64"}
         In which they are held. A model of another dtype runs on them as well, more slowly.
     """
-    if is_large(config):
-        layers = OneLayerHeld(weights.layers, dtype_named(dtype))
-        return replace(weights, layers=layers)  # type: ignore[arg-type]
-    return widened(weights, dtype_named(dtype))
+    if not is_large(config):
+        return widened(weights, dtype_named(dtype))
+    layers = OneLayerHeld(weights.layers, dtype_named(dtype))
+    w_head_VD = HeldWhenRead(weights.w_head_VD, dtype_named(dtype))
+    return replace(weights, layers=layers, w_head_VD=w_head_VD)  # type: ignore[arg-type]
+
+
+class HeldWhenRead:
+    """A matrix that is in memory from the first time that rows of it are asked for."""
+
+    def __init__(self, matrix: np.ndarray | Matrix, dtype: np.dtype):
+        self.shape, self.dtype = tuple(matrix.shape), dtype
+        self._matrix = matrix
+        self._held_VD: np.ndarray | None = None
+
+    def rows(self, lo: int, hi: int) -> np.ndarray:
+        """Return rows lo to hi - 1, a view."""
+        if self._held_VD is None:
+            self._held_VD = np.ascontiguousarray(whole(self._matrix), self.dtype)
+        return self._held_VD[lo:hi]
 
 
 class OneLayerHeld(Sequence[Layer]):

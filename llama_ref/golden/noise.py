@@ -15,6 +15,10 @@ MOST_EXPLAINED = 0.35
 """Share of the squared error that factors by token or channel may explain in noise."""
 MOST_PEAKED = 12.0
 """Largest error of noise, in its root mean square."""
+LARGEST = 0.5
+"""Root mean square of noise, in that of the numbers: what is as large as they are is garbage."""
+MOST_UNEVEN = 16.0
+"""Noise of the worst token in that of the median, each in the numbers of its token."""
 
 
 def size_of(error: np.ndarray) -> float:
@@ -46,14 +50,24 @@ def explained_by_factors(error: np.ndarray, reference: np.ndarray) -> dict[str, 
 
 
 def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
-    """Tell whether an error follows nothing."""
+    """Tell whether an error follows nothing: as rounding does, in every token and much the same."""
     if not np.isfinite(error).all() or error.size < 64:
         return False
-    channel_size = np.sqrt(np.mean(np.square(reference.reshape(-1, reference.shape[-1])), axis=0))
-    channel_size = np.where(channel_size > 0, channel_size, 1)
-    error, reference = error / channel_size, reference / channel_size
-    peak = float(np.abs(error).max()) / (size_of(error) or 1.0)
-    return (
-        peak <= MOST_PEAKED
-        and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED
-    )
+    with np.errstate(all="ignore"):  # squares of garbage overflow, and are no noise
+        channel_size = np.sqrt(
+            np.mean(np.square(reference.reshape(-1, reference.shape[-1])), axis=0)
+        )
+        channel_size = np.where(channel_size > 0, channel_size, 1)
+        error, reference = error / channel_size, reference / channel_size
+        size_T = np.sqrt(_by_token(error) / np.maximum(_by_token(reference), 1e-300))
+        return (
+            size_of(error) <= LARGEST * size_of(reference)
+            and size_T.max() <= MOST_UNEVEN * np.median(size_T)
+            and np.abs(error).max() <= MOST_PEAKED * size_of(error)
+            and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED
+        )
+
+
+def _by_token(array: np.ndarray) -> np.ndarray:
+    """Return mean squares along the first axis."""
+    return np.mean(np.square(array.reshape(len(array), -1)), axis=1)

@@ -159,6 +159,34 @@ def test_225_a_bundle_of_nothing_is_an_error(bundle, candidate, part):
         check(bundle, candidate)
 
 
+CONTRADICTIONS = {
+    "rope_pairing": (("models", "main", "rope_pairing"), "interleaved"),
+    "recipe": (("models", "main", "weights", "recipe"), "synth-2"),
+    "shape": (("cases", 0, "taps", "L00.q", "shape"), [5, 32, 8]),
+    "axes": (("cases", 0, "taps", "L00.q", "axes"), "T H N"),
+    "model": (("cases", 0, "model"), "other"),
+    "ids": (("cases", 0, "ids"), [1, 2, 3, 4, 1024]),
+    "positions": (("cases", 0, "positions"), [0, 1, 2, 2, 4]),
+    "chunks": (("cases", 0, "chunks"), [4]),
+    "seed of the sketch": (("sketch", "seed"), 1),
+    "buckets": (("sketch", "buckets"), 128),
+    "spans": (("envelope", "spans"), ["op", "attention", "model", "layer"]),
+    "band_starts": (("envelope", "band_starts"), [0]),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_231_what_contradicts_the_rest_is_refused(bundle, name):
+    """A manifest whose words do not fit its arrays, its model or this reader is an error."""
+    path, value = CONTRADICTIONS[name]
+    write_manifest(bundle, replaced(read_manifest(bundle), path, value))
+    with pytest.raises(BadFile) as caught:
+        Bundle(bundle)
+    named = {"shape": "L00.q", "axes": "L00.q", "recipe": "weights", "spans": "envelope: spans"}
+    expected = named.get(name, "case" if path[0] == "cases" else path[0].rstrip("s"))
+    assert expected in str(caught.value)
+
+
 @pytest.mark.parametrize("version", [0, 2, 10**6])
 def test_232_another_version_is_refused(bundle, version):
     """A version this reader does not know is named, with what to do."""

@@ -58,6 +58,17 @@ def test_220_221_no_number_in_a_candidate_is_a_finding(small, right, tmp_path, t
     assert re.search("not a number,? or infinite", report.explanation)
 
 
+@pytest.mark.parametrize("tap", ["L00.q", "L00.scores", "L00.probs", "L01.out", "logits"])
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 3e38), ("float64", 1e300)])
+def test_221_numbers_that_overflow_when_squared_are_a_finding(
+    small, right, tmp_path, tap, dtype, value
+):
+    """Whole taps near the end of their range fail like any other, and without a warning."""
+    found = right | {f"five/{tap}": np.full_like(right[f"five/{tap}"], value, dtype=dtype)}
+    report = checked(small, found, tmp_path, dtype="float32")
+    assert report.verdict == "fail" and report.first == ("five", tap)
+
+
 def test_220_nothing_but_nan_is_a_finding(small, right, tmp_path):
     """A dump in which nothing is a number fails at its first tap."""
     nothing = {name: np.full_like(array, np.nan) for name, array in right.items()}

@@ -34,6 +34,10 @@ MISTAKES = {
     "a factor by token": UNEVEN_TD * RNG.standard_normal((48, 1)) * 0.01,
     "a gain by channel": UNEVEN_TD * RNG.standard_normal(96) * 0.01,
     "half the tokens scaled": np.where(np.arange(48)[:, None] % 2, 0.01 * UNEVEN_TD, 0),
+    "other numbers": RNG.standard_normal((48, 96)),
+    "garbage in a third of the tokens": np.where(
+        np.arange(48)[:, None] % 3, 1e-6, 0.3 * RNG.standard_normal((48, 96))
+    ),
     "one element": np.pad([[1.0]], ((20, 27), (50, 45))),
 }
 
