@@ -255,7 +255,7 @@ class Report:
             "bundle": self.bundle,
             "candidate": self.candidate,
             "precision": self.precision,
-            "first": None if self.first is None else {"case": self.first[0], "tap": self.first[1]},
+            "first": self.first and "/".join(self.first),
             "cause": self.cause and self.cause.id,
             "confidence": self.confidence,
             "is_noise": self.is_noise,
