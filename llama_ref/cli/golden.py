@@ -20,7 +20,7 @@ from llama_ref.errors import BadRequest, printable
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.checking import check
 from llama_ref.golden.making import case_names, make
-from llama_ref.golden.manifest import FULL, MANIFEST, TIERS
+from llama_ref.golden.manifest import FINGERPRINT, FULL, MANIFEST, TIERS
 from llama_ref.golden.styles import PRECISIONS
 
 ACTIONS = ("make", "check", "show")
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--cases", help="names with commas, or shapes, or all; see --list-cases")
     made.add_argument("--list-cases", action="store_true", help="print the names of all cases")
     made.add_argument("--tier", choices=TIERS, default=FULL, help="default: %(default)s")
+    made.add_argument("--taps", help="keep these alone, with commas: 'L*.out,logits'")
     made.add_argument("--seed", type=int, default=0, help="of weights and tokens (%(default)s)")
     made.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     checked = parser.add_argument_group("check")
@@ -99,6 +100,7 @@ def _make(options: argparse.Namespace) -> int:
             out,
             cases=None if options.cases is None else options.cases.split(","),
             tier=options.tier,
+            taps=None if options.taps is None else options.taps.split(","),
             seed=options.seed,
             overwrite=options.overwrite,
             advance=progress.advance,
@@ -208,7 +210,7 @@ def _held(bundle: Bundle) -> str:
     """Say in a line what a bundle holds."""
     n_taps = sum(len(bundle.taps(case)) for case in bundle.cases)
     n_bytes = sum(stated["bytes"] for stated in bundle.manifest.files.values())
-    kind = "float64 taps" if bundle.manifest.tier == FULL else "sketched taps"
+    kind = "sketched taps" if bundle.manifest.tier == FINGERPRINT else "float64 taps"
     return f"{len(bundle.cases)} cases, {n_taps:,} {kind}, {size(n_bytes)}"
 
 

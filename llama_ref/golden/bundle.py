@@ -1,10 +1,11 @@
 """A golden bundle on disk, opened: the manifest, and the arrays by name, mapped.
 
     manifest.json
-    <case>-<hash>.safetensors      full: `case/tap`, float64
+    <case>-<hash>.safetensors      full and dump: `case/tap`, float64
                                    fingerprint: `case/tap#sketch`, `case/tap#norms`,
                                                 `case/logits#top_ids`, `case/logits#top`
-    envelope-<hash>.safetensors    `case/tap`: (precisions, spans, bands, measures), float32
+    envelope-<hash>.safetensors    `case/tap`: (precisions, spans, bands, measures), float32;
+                                   not in a dump, which is the truth alone
 
 Every file is named in the manifest with its size and its hash. A file that is not there, has
 another size or other bytes is an error before anything is compared; so is a truth that is not a
@@ -27,7 +28,7 @@ from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder, map_bytes
 from llama_ref.golden.cases import Case
 from llama_ref.golden.envelope import MODEL, OP, SHAPE
-from llama_ref.golden.manifest import FULL, MANIFEST, MANIFEST_LIMIT, Manifest
+from llama_ref.golden.manifest import DUMP, FINGERPRINT, MANIFEST, MANIFEST_LIMIT, Manifest
 from llama_ref.golden.manifest_reading import parse_manifest
 from llama_ref.golden.measure import WHOLE, band_of
 from llama_ref.golden.models import ModelSpec
@@ -181,7 +182,7 @@ class Bundle:
         known = set(tap_names(config.n_layers))
         for tap, stated in self.manifest.taps[case.name].items():
             name = f"{case.name}/{tap}"
-            full = self.manifest.tier == FULL
+            full = self.manifest.tier != FINGERPRINT
             stored = self._arrays.get(name if full else f"{name}#sketch")
             shape = shape_of(tap, config, T) if tap in known else ()
             if (
@@ -199,6 +200,8 @@ class Bundle:
                     next_step="make the bundle anew",
                     file=self.path,
                 )
+            if self.manifest.tier == DUMP:
+                continue
             if not _is_sound(self._envelopes.get(name), band_of(case.positions)):
                 raise BadFile(
                     f"envelope {shown(name)}",
@@ -220,5 +223,5 @@ def _is_sound(envelope: np.ndarray | None, band_T: np.ndarray) -> bool:
     return not (np.isnan(needed).any() or (envelope < 0).any() or np.isinf(envelope[wide]).any())
 
 
-FINGERPRINT_KINDS = ("embed", "q_rope", "k_rope", "ctx", "ffn_inp", "act", "out")
+FINGERPRINT_KINDS = ("q_rope", "k_rope", "ctx", "ffn_inp", "act", "out")
 """What a fingerprint has of each layer; and `final_norm` and `logits`."""

@@ -19,6 +19,7 @@ from llama_ref.golden.candidate import Candidate, open_candidate
 from llama_ref.golden.case_check import CaseCheck, OfCase
 from llama_ref.golden.cases import Case
 from llama_ref.golden.diagnosis import verdict_of
+from llama_ref.golden.manifest import DUMP
 from llama_ref.golden.models import CHECKPOINT, held, model_of, weights_of
 from llama_ref.golden.precision import precision_of
 from llama_ref.golden.report import Report
@@ -71,6 +72,14 @@ def check(
     """
     start = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    if opened.manifest.tier == DUMP:
+        raise BadRequest(
+            "bundle",
+            expected="an envelope to judge by",
+            found="a dump of the truth alone",
+            next_step="make one of the tier full or fingerprint",
+            file=opened.path,
+        )
     configs = {name: spec.config for name, spec in opened.manifest.models.items()}
     recipes = {spec.recipe for spec in opened.manifest.models.values()}
     if weights is not None and CHECKPOINT not in recipes:

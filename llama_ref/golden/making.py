@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,22 +18,21 @@ from llama_ref.golden.bundle import FINGERPRINT_KINDS, Bundle, axes_of
 from llama_ref.golden.cases import MAIN, Case, cases_for, chosen, shape_case, shapes
 from llama_ref.golden.envelope import Piece, record
 from llama_ref.golden.logits import divergence
-from llama_ref.golden.manifest import (
-    FINGERPRINT,
-    FULL,
-    TIERS,
-    Manifest,
-    provenance,
-)
+from llama_ref.golden.manifest import DUMP, FINGERPRINT, FULL, TIERS, Manifest, provenance
 from llama_ref.golden.models import ModelSpec, held, is_large, spec_of, weights_of
 from llama_ref.golden.passes import kind_of, tap_name, visible_parts
 from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
 from llama_ref.golden.sketch import sketch
+from llama_ref.golden.styles import STYLES
+from llama_ref.trace import tap_names
 
 TOP = 8
 """Logits of each token that a fingerprint keeps."""
 PIECE_BYTES = 2**28
 """Truth of one case that goes into one file; of a larger one every layer has its own."""
+
+OUTSIDE = ("embed", "final_norm", "logits")
+"""The taps outside the layers."""
 
 Progress = Callable[[int], object]
 
@@ -43,6 +43,7 @@ def make(
     *,
     cases: Sequence[str] | None = None,
     tier: str = FULL,
+    taps: Sequence[str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     advance: Progress = lambda n: None,
@@ -60,8 +61,13 @@ def make(
         Which cases, by name; "shapes" stands for those of other shapes than the model's, "all" for
         everything. By default all that the model itself can run; a fingerprint has `far` alone, and
         a model that memory cannot hold `spread`.
-    tier : {"full", "fingerprint"}
-        All taps in float64; or sketches of some, a hundred kilobytes.
+    tier : {"full", "fingerprint", "dump"}
+        All taps in float64; or sketches of some, a hundred kilobytes. A dump is the truth alone, in
+        float64, for tools of your own: it says nothing of what is legal, and takes one pass where
+        the others take some sixty.
+    taps : sequence of str, optional
+        Which taps are kept, by name, with `*` for anything: `L*.out`, `logits`. By default all, of
+        a fingerprint the embedding, six of each layer, and the head.
     seed : int
         Of the weights by formula, and of the token ids.
     overwrite : bool
@@ -86,13 +92,14 @@ def make(
     folder, spec = Path(path), spec_of(model, seed)
     refuse_existing(folder, overwrite)
     models, wanted = _chosen_cases(spec, cases, tier, seed)
+    keep = _kept(taps, tier, models)
     manifest = Manifest(tier, models, wanted, {}, {}, {}, provenance())
     made = not folder.exists()
     with writing(folder):
         folder.mkdir(exist_ok=True)
     try:
         with only_writer(folder), staging_folder(folder) as staging:
-            _record_all(manifest, staging, model, advance)
+            _record_all(manifest, staging, model, keep, advance)
             put_in_place(manifest, staging, folder)
     except BaseException:
         if made:
@@ -136,6 +143,20 @@ def _chosen_cases(
     return models, cases
 
 
+def _kept(taps: Sequence[str] | None, tier: str, models: dict[str, ModelSpec]) -> list[str]:
+    """Return the patterns of the taps to keep; each has to fit a tap of some model."""
+    if taps is None:
+        in_layers = FINGERPRINT_KINDS if tier == FINGERPRINT else ["*"]
+        return [*OUTSIDE, *(f"L*.{kind}" for kind in in_layers)]
+    known = {tap for spec in models.values() for tap in tap_names(spec.config.n_layers)}
+    for pattern in taps:
+        if not fnmatch.filter(known, pattern):
+            raise BadRequest(
+                "taps", expected="names such as L*.out or logits", found=shown(pattern)
+            )
+    return list(taps)
+
+
 def _by_default(spec: ModelSpec, names: list[str], tier: str) -> list[str]:
     """Return the cases that are made unless others are asked for."""
     if is_large(spec.config):
@@ -146,28 +167,35 @@ def _by_default(spec: ModelSpec, names: list[str], tier: str) -> list[str]:
 
 
 def _record_all(
-    manifest: Manifest, staging: Path, model: str | os.PathLike[str], advance: Progress
+    manifest: Manifest,
+    staging: Path,
+    model: str | os.PathLike[str],
+    keep: list[str],
+    advance: Progress,
 ) -> None:
     """Run every case; write its arrays into the staging folder, and say so in the manifest."""
     envelopes: dict[str, np.ndarray] = {}
+    styles = () if manifest.tier == DUMP else STYLES
     for name, spec in manifest.models.items():
         weights = weights_of(spec, model)
         in_float32 = held(weights, spec.config, "float32")
         in_float64 = held(weights, spec.config, "float64")
         for case in (case for case in manifest.cases if case.model == name):
-            manifest.taps[case.name] = {}
-            pieces = record(case, spec, in_float32, exact_weights=in_float64)
-            portions = _recorded(case, pieces, manifest, envelopes, advance)
+            manifest.taps[case.name], manifest.legal_logits[case.name] = {}, {}
+            pieces = record(case, spec, in_float32, styles, exact_weights=in_float64)
+            portions = _recorded(case, pieces, manifest, keep, envelopes, advance)
             for number, arrays in enumerate(portions):
                 stem = f"{case.name}-{number}" if number else case.name
                 save(manifest, staging, stem, arrays)
-    save(manifest, staging, "envelope", envelopes)
+    if envelopes:
+        save(manifest, staging, "envelope", envelopes)
 
 
 def _recorded(
     case: Case,
     pieces: Iterator[Piece],
     manifest: Manifest,
+    keep: list[str],
     envelopes: dict[str, np.ndarray],
     advance: Progress,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -178,11 +206,12 @@ def _recorded(
             tap = tap_name(piece.layer, kind)
             if not np.isfinite(truth).all():
                 raise NonFiniteError(f"truth {case.name}/{tap}", expected="finite numbers")
-            if manifest.tier == FULL or kind in FINGERPRINT_KINDS or piece.layer is None:
+            if any(fnmatch.fnmatchcase(tap, pattern) for pattern in keep):
                 name = f"{case.name}/{tap}"
                 manifest.taps[case.name][tap] = _described(tap, truth)
-                envelopes[name] = piece.envelope[kind].astype(np.float32)
                 arrays |= _stored(manifest.tier, name, truth)
+                if kind in piece.envelope:
+                    envelopes[name] = piece.envelope[kind].astype(np.float32)
         if piece.legal_logits:
             manifest.legal_logits[case.name] = _legal_logits(piece)
         advance(len(case.ids))
@@ -196,7 +225,7 @@ def _recorded(
 def _stored(tier: str, name: str, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Return what a bundle keeps of a tap, by stored name."""
     kind = kind_of(name)
-    if tier == FULL:
+    if tier != FINGERPRINT:
         return {name: truth}
     kept = {f"{name}#sketch": sketch(visible_parts(kind, truth))}
     if axes_of(name.partition("/")[2]).startswith("T"):

@@ -2,7 +2,7 @@
 
     format, version            what this is; a reader refuses a version it does not know
     made_by                    library, hash of its source, NumPy, BLAS, threads
-    tier                       full · fingerprint
+    tier                       full · fingerprint · dump
     models                     name -> blueprint, and how to have the weights
     cases                      tokens, positions, calls, why each exists, and its taps
     envelope, sketch           what the axes of those arrays mean
@@ -33,8 +33,8 @@ from llama_ref.golden.sketch import BUCKETS
 from llama_ref.golden.styles import PRECISIONS, STYLES
 
 FORMAT, VERSION = "llama_ref golden bundle", 1
-FULL, FINGERPRINT = "full", "fingerprint"
-TIERS = (FULL, FINGERPRINT)
+FULL, FINGERPRINT, DUMP = "full", "fingerprint", "dump"
+TIERS = (FULL, FINGERPRINT, DUMP)
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16_000_000
 
@@ -45,7 +45,7 @@ class Manifest:
 
     Attributes
     ----------
-    tier : {"full", "fingerprint"}
+    tier : {"full", "fingerprint", "dump"}
     models : dict of str to ModelSpec
     cases : list of Case
     taps : dict of str to dict
@@ -78,7 +78,7 @@ class Manifest:
                 {
                     **asdict(case),
                     "taps": self.taps[case.name],
-                    "legal_logits": _finite(self.legal_logits[case.name]),
+                    "legal_logits": _finite(self.legal_logits.get(case.name, {})),
                 }
                 for case in self.cases
             ],

@@ -14,7 +14,7 @@ from typing import Any
 from llama_ref.config import Config, RopeScaling
 from llama_ref.errors import BadFile, LlamaRefError, Unsupported, is_whole, shown
 from llama_ref.golden.cases import Case
-from llama_ref.golden.manifest import FORMAT, TIERS, VERSION, Manifest
+from llama_ref.golden.manifest import DUMP, FORMAT, TIERS, VERSION, Manifest
 from llama_ref.golden.measure import BAND_STARTS, MEASURES
 from llama_ref.golden.models import CHECKPOINT, FORMULA, ModelSpec
 from llama_ref.golden.replay import SPANS
@@ -69,7 +69,7 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
         models=models,
         cases=cases,
         taps={name: _taps(entry) for name, entry in by_name.items()},
-        legal_logits={name: _legal_logits(entry) for name, entry in by_name.items()},
+        legal_logits={} if tier == DUMP else {n: _legal_logits(e) for n, e in by_name.items()},
         files=top.get("files", dict),
         made_by=_provenance(top, file),
     )

@@ -111,7 +111,7 @@ def test_a_wrong_candidate_is_one(folder, capsys):
 KEYS = {
     *("verdict", "headline", "bundle", "candidate", "precision", "first", "cause", "confidence"),
     *("residual", "runner_up", "also", "explanation", "taps", "unmatched", "absent", "notes"),
-    *("logits", "seconds"),
+    *("logits", "seconds", "is_noise"),
 }
 TAP_KEYS = {
     *("case", "tap", "status", "span", "local_rho", "cumulative_rho", "local_error"),

@@ -201,8 +201,8 @@ class TestFingerprint:
         (case,) = fingerprint.cases
         assert case.name == "far"
         kinds = {tap.rpartition(".")[2] for tap in fingerprint.taps(case)}
-        assert kinds == {*FINGERPRINT_KINDS, "final_norm", "logits"}
-        assert len(fingerprint.taps(case)) == 4 * (len(FINGERPRINT_KINDS) - 1) + 3
+        assert kinds == {*FINGERPRINT_KINDS, "embed", "final_norm", "logits"}
+        assert len(fingerprint.taps(case)) == 4 * len(FINGERPRINT_KINDS) + 3
 
     def test_its_sketches_are_those_of_the_truth(self, fingerprint):
         """Sketches, norms and the highest logits follow from the float64 trace."""
