@@ -66,11 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return validate_golden.run(options)
         _write(options)
     except LlamaRefError as error:
-        print(f"weights_tools: {printable(str(error))}", file=sys.stderr)
-        return CANNOT_RUN
+        reason = str(error)
+    except MemoryError:
+        reason = "this needs more memory than there is"
+    except OSError as error:  # nobody reads what is printed, or the disk behind it is full
+        reason = f"cannot write: {error.strerror or error}"
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    else:
+        return 0
+    print(f"weights_tools: {printable(reason)}", file=sys.stderr)
+    return CANNOT_RUN
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.errors import BadRequest, Unsupported, shown
+from llama_ref.golden.capture import ggml_run, hf
 from llama_ref.golden.cases import Case
 
 Taps = dict[str, np.ndarray]
@@ -128,8 +130,6 @@ def _transformers(device: str, dtype: str, attention: str, tf32: bool) -> Callab
         from transformers import LlamaForCausalLM  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
-        from llama_ref.golden.capture.hf import run_cases  # noqa: PLC0415
-
         logging.disable_progress_bar()
         model: Any = LlamaForCausalLM.from_pretrained(
             folder,
@@ -137,7 +137,7 @@ def _transformers(device: str, dtype: str, attention: str, tf32: bool) -> Callab
             attn_implementation="sdpa" if attention in KERNELS else attention,
         )
         with _products(torch, tf32), _kernels(attention):
-            return run_cases(model.to(device).eval(), cases)
+            return hf.run_cases(model.to(device).eval(), cases)
 
     return run
 
@@ -167,13 +167,11 @@ def _llama_cpp(dtype: str, cache: str) -> Callable[..., Taps]:
     """Return what runs cases in llama.cpp from a GGUF file that is written beside the folder."""
 
     def run(folder: Path, cases: Sequence[Case]) -> Taps:
-        from llama_ref.bench.gguf_file import write_gguf  # noqa: PLC0415  (only here)
-        from llama_ref.golden.capture.ggml_run import LlamaCpp, run_cases  # noqa: PLC0415
 
         path = folder.with_name(f"{folder.name}-{dtype}.gguf")
         if not path.exists():
             write_gguf(folder, path, dtype)
-        with LlamaCpp(path, cache=cache) as model:
-            return run_cases(model, cases)
+        with ggml_run.LlamaCpp(path, cache=cache) as model:
+            return ggml_run.run_cases(model, cases)
 
     return run

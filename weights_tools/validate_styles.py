@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from llama_ref.golden.bundle import axes_of
 from llama_ref.golden.cases import Case
-from llama_ref.golden.envelope import MODEL, OP, Piece, record
+from llama_ref.golden.envelope import MODEL, OP, Stage, record
 from llama_ref.golden.judging import counted, floor_of, judge
 from llama_ref.golden.measure import band_of, rows_first
 from llama_ref.golden.models import ModelSpec, held, weights_of
-from llama_ref.golden.passes import tap_name, visible_parts
 from llama_ref.golden.styles import PRECISIONS, STYLES, Style
+from llama_ref.golden.taps import NORMS, axes_of, tap_name, visible_parts
 from weights_tools.validate_tally import Tally
 
 
@@ -42,28 +41,28 @@ def left_out(
     tallies = {style.name: Tally(style.name, style.precision) for style in STYLES}
     for spec, case in jobs:
         weights = held(weights_of(spec), spec.config)
-        for piece in record(case, spec, weights):
-            for kind, truth in piece.truth.items():
-                where = f"{case.name}/{tap_name(piece.layer, kind)} seed {spec.seed}"
+        for stage in record(case, spec, weights):
+            for kind, truth in stage.truth.items():
+                where = f"{case.name}/{tap_name(stage.layer, kind)} seed {spec.seed}"
                 for style in STYLES:
-                    rhos = _judged(piece, kind, truth, style, case)
+                    rhos = _judged(stage, kind, truth, style, case)
                     tallies[style.name].add(where, *rhos)
         advance(len(case.ids))
     return list(tallies.values())
 
 
 def _judged(
-    piece: Piece, kind: str, truth: np.ndarray, style: Style, case: Case
+    stage: Stage, kind: str, truth: np.ndarray, style: Style, case: Case
 ) -> tuple[float, float]:
     """Return the rho of one style at one tap: of the step, and of everything up to there."""
     legal = {style.precision, PRECISIONS[0]}  # what float32 may, every class may
     others = [s.name for s in STYLES if s.precision in legal and s is not style]
-    envelope = np.fmax.reduce([piece.by_style[name, kind] for name in others])
+    envelope = np.fmax.reduce([stage.by_style[name, kind] for name in others])
     band_T = band_of(case.positions)
-    reference = rows_first(axes_of(tap_name(piece.layer, kind)), visible_parts(kind, truth))
+    reference = rows_first(axes_of(kind), visible_parts(kind, truth))
     rhos = []
     for span in (OP, MODEL):
-        n_in_band = counted(reference, band_T, inherited=span != OP)
-        found, floor = piece.by_style[style.name, kind][span], floor_of(kind, style.precision)
+        n_in_band = counted(reference, band_T, inherited=span != OP or kind in NORMS)
+        found, floor = stage.by_style[style.name, kind][span], floor_of(kind, style.precision)
         rhos.append(judge(found, envelope[span], n_in_band, floor).ratios.rho)
     return rhos[0], rhos[1]

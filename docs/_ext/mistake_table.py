@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from llama_ref.config import preset
 from llama_ref.golden.cases import cases_for, shapes
-from llama_ref.golden.passes import INPUTS
+from llama_ref.golden.taps import INPUTS
 
 PACKAGE = "llama_ref.golden.mistakes"
 

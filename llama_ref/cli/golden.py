@@ -17,10 +17,12 @@ from llama_ref.checkpoint.staging import writing
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import Paint, Progress, label, print_json, print_lines, size, table
 from llama_ref.errors import BadRequest, printable
+from llama_ref.golden import suite
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.checking import check
 from llama_ref.golden.making import case_names, make
 from llama_ref.golden.manifest import FINGERPRINT, FULL, MANIFEST, TIERS
+from llama_ref.golden.rendering import html_page, junit_xml
 from llama_ref.golden.styles import PRECISIONS
 
 ACTIONS = ("make", "check", "show")
@@ -129,8 +131,6 @@ def _check(options: argparse.Namespace) -> int:
             advance=progress.advance,
         )
     if options.html or options.junit:
-        from llama_ref.golden.rendering import html_page, junit_xml  # noqa: PLC0415
-
         for path, render in ((options.html, html_page), (options.junit, junit_xml)):
             if path:
                 _write(path, render(report))
@@ -143,8 +143,6 @@ def _check(options: argparse.Namespace) -> int:
 
 def _check_ops(options: argparse.Namespace) -> int:
     """Run the cases of single operations against a module."""
-    from llama_ref.golden import suite  # noqa: PLC0415
-
     if options.paths:
         raise BadRequest("golden check --ops", expected="no paths beside it", found="some")
     flags_off = tuple(filter(None, options.flags_off.split(",")))
@@ -161,7 +159,8 @@ def _write(path: Path, text: str) -> None:
     with writing(path):
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            with temporary.open("x", encoding="utf-8") as file:  # through no link to elsewhere
+                file.write(text)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

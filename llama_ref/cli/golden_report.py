@@ -12,13 +12,10 @@ from collections.abc import Iterable, Sequence
 
 from llama_ref.cli.terminal import Paint, table
 from llama_ref.errors import printable
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering.terms import (
-    KINDS,
     count,
     first_row,
     in_words,
-    layer_of,
     next_step,
     number,
     place,
@@ -30,6 +27,7 @@ from llama_ref.golden.rendering.terms import (
     worst,
 )
 from llama_ref.golden.report import Report, Row
+from llama_ref.golden.taps import KINDS, kind_of, layer_of
 
 COLUMNS, INDENT = 80, 12
 LONGEST_NAME, MOST_LISTED = 16, 8

@@ -6,19 +6,21 @@
 What a bundle is, in the order in which it comes about:
 
     cases.py                    the tokens to run, each case for a reason
+    taps.py  pairing.py         what is looked at: names, axes, pairs of channels
     passes.py                   one forward pass in which any tap can be replaced
     styles.py  summing.py       the legal ways to round
     replay.py  measure.py       each step from a candidate's own numbers; how far it is off
-    envelope.py                 how far off legal rounding is
-    models.py  manifest.py  sketch.py  bundle.py  making.py        on disk
+    envelope.py  logits.py      how far off legal rounding is
+    models.py  sketch.py  manifest.py  manifest_reading.py  bundle.py
+    making.py  placing.py       on disk
 
 and what a check does with it:
 
     candidate/                  a backend's dump, its names and layouts matched to taps
     precision.py  judging.py    errors in units of legal rounding, and the gates
-    checking.py  logits.py      every tap of every case
+    case_check.py  checking.py  every tap of every case
     mistake.py  mistakes/       the known ways in which ports go wrong
-    trying.py  noise.py  diagnosis.py                               which of them it is
+    trying.py  noise.py  explaining.py  diagnosis.py                which of them it is
     report.py  words.py  rendering/                                 what came out
 
     suite/                      single ops, with the implementation as a parameter

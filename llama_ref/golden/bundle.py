@@ -23,7 +23,6 @@ import numpy as np
 
 from llama_ref.checkpoint.readahead import let_go
 from llama_ref.checkpoint.safetensors import open_safetensors
-from llama_ref.config import Config
 from llama_ref.errors import BadFile, shown
 from llama_ref.files import list_folder, map_bytes
 from llama_ref.golden.cases import Case
@@ -32,46 +31,14 @@ from llama_ref.golden.manifest import DUMP, FINGERPRINT, MANIFEST, MANIFEST_LIMI
 from llama_ref.golden.manifest_reading import parse_manifest
 from llama_ref.golden.measure import WHOLE, band_of
 from llama_ref.golden.models import ModelSpec
-from llama_ref.golden.sketch import BUCKETS
+from llama_ref.golden.sketch import BUCKETS, TOP
 from llama_ref.golden.styles import PRECISIONS
+from llama_ref.golden.taps import axes_of, place_of, shape_of
 from llama_ref.strict_json import read_json
-from llama_ref.trace import layout, tap_names
+from llama_ref.trace import tap_names
 
 HASHED_BYTES = 2**28
 """Files up to this size are hashed when a bundle is opened; of larger ones the size is checked."""
-
-
-def axes_of(tap: str) -> str:
-    """Return the axes of a tap.
-
-    Examples
-    --------
-    >>> axes_of("L03.q_rope"), axes_of("logits")
-    ('T N H', 'T V')
-    """
-    return layout(tap, "").partition(";")[0]
-
-
-def shape_of(tap: str, config: Config, n_tokens: int) -> tuple[int, ...]:
-    """Return the shape of a tap of a case, S being T.
-
-    Examples
-    --------
-    >>> from llama_ref.config import preset
-    >>> shape_of("L00.k", preset("golden-tiny"), 5)
-    (5, 2, 32)
-    """
-    sizes = {
-        "T": n_tokens,
-        "S": n_tokens,
-        "D": config.d_model,
-        "N": config.n_heads,
-        "K": config.n_kv_heads,
-        "H": config.head_dim,
-        "F": config.d_ff,
-        "V": config.vocab_size,
-    }
-    return tuple(sizes[letter] for letter in axes_of(tap).split())
 
 
 class Bundle:
@@ -102,6 +69,8 @@ class Bundle:
         self._envelopes: dict[str, np.ndarray] = {}
         for name, stated in self.manifest.files.items():
             self._open(name, stated)
+        depths = {spec.config.n_layers for spec in self.manifest.models.values()}
+        self._known = {n_layers: frozenset(tap_names(n_layers)) for n_layers in depths}
         for case in self.manifest.cases:
             self._check_case(case)
 
@@ -116,33 +85,36 @@ class Bundle:
 
     def taps(self, case: Case) -> list[str]:
         """Return the taps that a case has, in dataflow order."""
-        held = self.manifest.taps[case.name]
-        return [t for t in tap_names(self.spec(case).config.n_layers) if t in held]
+        return sorted(self.manifest.taps[case.name], key=place_of)
 
     def truth(self, case: Case, tap: str) -> np.ndarray | None:
         """Return the float64 truth of a tap; None if the bundle has no more than its sketch."""
-        array = self._arrays.get(f"{case.name}/{tap}")
+        return self._finite(f"{case.name}/{tap}")
+
+    def sketch(self, case: Case, tap: str) -> np.ndarray | None:
+        """Return the sketch of a tap, if that is what the bundle has."""
+        return self._finite(f"{case.name}/{tap}#sketch")
+
+    def extra(self, case: Case, tap: str, what: str) -> np.ndarray | None:
+        """Return `norms`, or `top_ids` and `top` of logits, of a fingerprint."""
+        return self._finite(f"{case.name}/{tap}#{what}")
+
+    def envelope(self, case: Case, tap: str) -> np.ndarray | None:
+        """Return (precisions, spans, bands, measures) of a tap."""
+        return self._envelopes.get(f"{case.name}/{tap}")
+
+    def _finite(self, name: str) -> np.ndarray | None:
+        """Return a stored array, if there is one; a truth that is no number is an error."""
+        array = self._arrays.get(name)
         if array is not None and not np.isfinite(array).all():
             raise BadFile(
-                f"truth {case.name}/{tap}",
+                f"truth {name}",
                 expected="finite numbers",
                 found="NaN or infinity",
                 next_step="make the bundle anew",
                 file=self.path,
             )
         return array
-
-    def sketch(self, case: Case, tap: str) -> np.ndarray | None:
-        """Return the sketch of a tap, if that is what the bundle has."""
-        return self._arrays.get(f"{case.name}/{tap}#sketch")
-
-    def extra(self, case: Case, tap: str, what: str) -> np.ndarray | None:
-        """Return `norms`, or `top_ids` and `top` of logits, of a fingerprint."""
-        return self._arrays.get(f"{case.name}/{tap}#{what}")
-
-    def envelope(self, case: Case, tap: str) -> np.ndarray | None:
-        """Return (precisions, spans, bands, measures) of a tap."""
-        return self._envelopes.get(f"{case.name}/{tap}")
 
     def _open(self, name: str, stated: Any) -> None:
         """Map a file of the bundle, after a look at its size and its hash."""
@@ -179,7 +151,9 @@ class Bundle:
     def _check_case(self, case: Case) -> None:
         """Refuse a case without the arrays that the manifest promises, in their shapes."""
         config, T = self.spec(case).config, len(case.ids)
-        known = set(tap_names(config.n_layers))
+        known = self._known[config.n_layers]
+        if self.manifest.tier == FINGERPRINT and "logits" in self.manifest.taps[case.name]:
+            self._check_top(case)
         for tap, stated in self.manifest.taps[case.name].items():
             name = f"{case.name}/{tap}"
             full = self.manifest.tier != FINGERPRINT
@@ -210,6 +184,19 @@ class Bundle:
                     file=self.path,
                 )
 
+    def _check_top(self, case: Case) -> None:
+        """Refuse a fingerprint without the highest logits of each token: ids and values."""
+        ids, top = (self._arrays.get(f"{case.name}/logits#{what}") for what in ("top_ids", "top"))
+        shape = (len(case.ids), min(TOP, self.spec(case).config.vocab_size))
+        for array, dtype in ((ids, np.int32), (top, np.float64)):
+            if array is None or (array.shape, array.dtype) != (shape, dtype) or shape[1] < 2:
+                raise BadFile(
+                    f"highest logits of {shown(case.name)}",
+                    expected=f"ids in int32 and values in float64 of shape {shape}",
+                    next_step="make the bundle anew",
+                    file=self.path,
+                )
+
 
 def _is_sound(envelope: np.ndarray | None, band_T: np.ndarray) -> bool:
     """Tell whether candidates can be judged by an envelope: none that excuses everything is one.
@@ -221,7 +208,3 @@ def _is_sound(envelope: np.ndarray | None, band_T: np.ndarray) -> bool:
     wide = [i for i, name in enumerate(PRECISIONS) if "16" not in name or name == "bfloat16"]
     needed = envelope[:, [OP, MODEL]][:, :, np.unique(band_T), WHOLE]
     return not (np.isnan(needed).any() or (envelope < 0).any() or np.isinf(envelope[wide]).any())
-
-
-FINGERPRINT_KINDS = ("q_rope", "k_rope", "ctx", "ffn_inp", "act", "out")
-"""What a fingerprint has of each layer; and `final_norm` and `logits`."""

@@ -9,17 +9,18 @@ import numpy as np
 
 from llama_ref.checkpoint.readahead import let_go
 from llama_ref.errors import BadFile
-from llama_ref.golden.bundle import Bundle, axes_of
+from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.candidate import Candidate
 from llama_ref.golden.cases import Case
 from llama_ref.golden.judging import SOURCES, Judged, counted, floor_of, judge, status_of
 from llama_ref.golden.logits import summary, summary_of_top
 from llama_ref.golden.measure import WHOLE, band_of, measure, rows_first
-from llama_ref.golden.passes import Moment, Session, kind_of
-from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
-from llama_ref.golden.report import PASS, LogitsSummary, Row
+from llama_ref.golden.passes import Moment, Session
+from llama_ref.golden.replay import SPANS, Dump, replaying
+from llama_ref.golden.report import LogitsSummary, Row
 from llama_ref.golden.sketch import sketch, sketched_error
 from llama_ref.golden.styles import PRECISIONS
+from llama_ref.golden.taps import NORMS, axes_of, kind_of, layer_of, rows_of_tap, visible_parts
 from llama_ref.model import Model
 
 
@@ -34,10 +35,7 @@ class OfCase:
 
     def get(self, tap: str) -> Dump | None:
         """Return a tap by its full name."""
-        if tap not in self._held:
-            return None
-        dump = self.candidate.read(self.case.name, tap)
-        return Dump(dump.array, dump.rows)
+        return self.candidate.read(self.case.name, tap) if tap in self._held else None
 
 
 @dataclass
@@ -53,6 +51,9 @@ class CaseCheck:
     model : Model or None
         In float64; None if the weights are not to be had, and then no step is replayed.
     rows : list of Row
+    unjudged : list of str
+        Taps of which nothing can be told: no step is replayed, and what the bundle has is a sketch
+        of all rows while these are fewer; or legal rounding overflows.
     logits : LogitsSummary or None
     """
 
@@ -62,28 +63,49 @@ class CaseCheck:
     precision: str
     model: Model | None
     rows: list[Row] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
     logits: LogitsSummary | None = None
 
     def run(self) -> None:
         """Compare every tap that the candidate has."""
         if self.model is not None:
-            Session(self.model, self.case).run(replaying(self.source, self.compare))
+            session, hidden_TD = Session(self.model, self.case), np.empty(0)
+            watch = replaying(self.source, self.compare)
+            for stage in range(-1, self._n_stages(self.model)):
+                hidden_TD = session.stage(stage, hidden_TD, watch)
             return
         for tap in self.source.taps:
             dump = self.source.get(tap)
             assert dump is not None
-            self.rows.append(self._row(tap, dump, None, "model", None))
+            self._add_row(tap, dump, None, "model", None)
+
+    def _n_stages(self, model: Model) -> int:
+        """Return the stage of the pass from which on the candidate has nothing."""
+        last = self.source.taps[-1] if self.source.taps else "embed"
+        layer = layer_of(last)
+        if layer is not None:
+            return layer + 1
+        return 0 if last == "embed" else model.config.n_layers + 1
 
     def compare(self, moment: Moment, dump: Dump, span: str) -> None:
         """Compare one step with what was computed from the candidate's own inputs."""
         reference = rows_of_tap(moment.kind, moment.computed, dump.rows)
         judged, index = self.judged(moment.name, dump, reference, SPANS.index(span))
-        self.rows.append(self._row(moment.name, dump, judged, span, index))
+        self._add_row(moment.name, dump, judged, span, index)
 
     def judged(
         self, tap: str, dump: Dump, reference: np.ndarray, span: int
     ) -> tuple[Judged, tuple[int, ...]]:
         """Judge the difference between a tap and a reference for the same rows.
+
+        Parameters
+        ----------
+        tap : str
+        dump : Dump
+        reference : ndarray
+            In our axes, of the rows that were dumped.
+        span : int
+            Over which of `SPANS` the reference was computed.
 
         Returns
         -------
@@ -95,14 +117,14 @@ class CaseCheck:
         kind = kind_of(tap)
         off = difference(kind, dump, reference)
         band_R = self.bands(dump.rows)
-        shown = masked(kind, reference, dump.rows)
-        if not np.isfinite(shown).all():
-            shown = np.nan_to_num(shown, nan=0, posinf=0, neginf=0)
-        found = measure(off, shown, axes, band_R)
+        seen = visible_parts(kind, reference, dump.rows)
+        if not np.isfinite(seen).all():
+            seen = np.nan_to_num(seen, nan=0, posinf=0, neginf=0)
+        found = measure(off, seen, axes, band_R)
         envelope = self.envelope(tap)[span:]
         # Scores have none of the span of attention: the next longer one is that of a layer.
         envelope = envelope[np.argmin(np.isnan(envelope[..., WHOLE]).all(axis=1))]
-        n_in_band = counted(rows_first(axes, shown), band_R, inherited=span > 0)
+        n_in_band = counted(rows_first(axes, seen), band_R, inherited=span > 0 or kind in NORMS)
         size = np.where(np.isnan(off), np.inf, np.abs(off))
         index = np.unravel_index(int(size.argmax()), off.shape)
         floor = floor_of(kind, self.precision)
@@ -119,17 +141,20 @@ class CaseCheck:
         """Return the band of each of some tokens."""
         return band_of(self.case.positions[rows.start : rows.stop])
 
-    def _row(
+    def _add_row(
         self, tap: str, dump: Dump, local: Judged | None, span: str, index: tuple[int, ...] | None
-    ) -> Row:
-        """Return the row of a tap, with its error against the truth as well."""
+    ) -> None:
+        """Add the row of a tap, with its error against the truth as well, if either is known."""
         cumulative = self._cumulative(tap, dump)
         rhos = [judged.ratios.rho for judged in (local, cumulative) if judged is not None]
         known = [rho for rho in rhos if not math.isnan(rho)]
-        return Row(
+        if not known:
+            self.unjudged.append(tap)
+            return
+        row = Row(
             case=self.case.name,
             tap=tap,
-            status=status_of(max(known)) if known else PASS,
+            status=status_of(max(known)),
             local=local and local.ratios,
             cumulative=cumulative and cumulative.ratios,
             span=span,
@@ -140,6 +165,7 @@ class CaseCheck:
             worst_index=index or (),
             axes=axes_of(tap),
         )
+        self.rows.append(row)
 
     def _cumulative(self, tap: str, dump: Dump) -> Judged | None:
         """Judge a tap against the truth, or the sketch of it; None if the bundle has neither."""
@@ -160,7 +186,7 @@ class CaseCheck:
 
     def _judged_by_sketch(self, tap: str, dump: Dump, stored: np.ndarray) -> Judged:
         """Estimate the error of a whole tap, and judge it by what its rows may have together."""
-        array = masked(kind_of(tap), dump.array.astype(np.float64), dump.rows)
+        array = visible_parts(kind_of(tap), dump.array.astype(np.float64))
         envelope = self.envelope(tap)[SPANS.index("model")]
         band_R = self.bands(dump.rows)
         found = np.full(envelope.shape, np.nan)
@@ -185,14 +211,6 @@ class CaseCheck:
             self.logits = summary_of_top(name, top_ids, top, logits_TV, legal["largest"])
 
 
-def masked(kind: str, array: np.ndarray, rows: range) -> np.ndarray:
-    """Return some rows of scores with what they may not see set to 0; any other tap as it is."""
-    if kind != "scores":
-        return array
-    seen = np.arange(array.shape[-1]) <= np.arange(rows.start, rows.stop)[:, None]
-    return np.where(seen, array, 0)
-
-
 def difference(kind: str, dump: Dump, reference: np.ndarray) -> np.ndarray:
     """Return what a tap is off by, in float64, and nothing where scores may not be seen.
 
@@ -203,4 +221,4 @@ def difference(kind: str, dump: Dump, reference: np.ndarray) -> np.ndarray:
         off = found - reference
     if not np.isfinite(off).all():
         off[~np.isfinite(found) & ~np.isfinite(reference)] = 0
-    return masked(kind, off, dump.rows)
+    return visible_parts(kind, off, dump.rows)

@@ -27,7 +27,7 @@ from llama_ref.model import Model
 
 Progress = Callable[[int], object]
 
-HELD_BYTES = 2**28
+MOST_HELD = 2**28
 """Weights held in float64 while a candidate is checked. A larger model is read a row at a time: a
 check that passes reads each weight once, and has to fit beside the program that made the dump."""
 
@@ -68,22 +68,14 @@ def check(
     Raises
     ------
     BadFile, BadRequest, Unsupported, LimitExceeded
-        If bundle or candidate cannot be read, or nothing of them can be compared.
+        If bundle or candidate cannot be read.
+    CompareError
+        If nothing of them can be compared.
     """
     start = time.perf_counter()
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    if opened.manifest.tier == DUMP:
-        raise BadRequest(
-            "bundle",
-            expected="an envelope to judge by",
-            found="a dump of the truth alone",
-            next_step="make one of the tier full or fingerprint",
-            file=opened.path,
-        )
+    _refuse_unfit(opened, weights)
     configs = {name: spec.config for name, spec in opened.manifest.models.items()}
-    recipes = {spec.recipe for spec in opened.manifest.models.values()}
-    if weights is not None and CHECKPOINT not in recipes:
-        raise BadRequest("weights", expected="none: those of this bundle come from a formula")
     pairings = {spec.pairing for spec in opened.manifest.models.values()}
     dumped = open_candidate(
         candidate, opened.cases, configs, pairing=pairings.pop(), names=names, case=case
@@ -100,16 +92,51 @@ def check(
         advance(len(one.ids))
     if precision is None or not any(check.rows for check in checks):
         raise CompareError(
-            "candidate", expected="taps of this bundle", found="none", file=candidate
+            "candidate",
+            expected="taps of this bundle",
+            found="none that can be judged" if precision else "none",
+            file=candidate,
         )
-    report = verdict_of(checks, notes)
+    notes += _left_out(opened, checks)
+    report = verdict_of(checks, notes, dumped.unmatched)
     return replace(
         report,
         bundle=str(opened.path),
         candidate=str(candidate),
-        unmatched=list(dumped.unmatched),
         seconds=time.perf_counter() - start,
     )
+
+
+def _refuse_unfit(bundle: Bundle, weights: str | os.PathLike[str] | None) -> None:
+    """Refuse a bundle that nothing can be judged by, and weights where they are no question."""
+    if bundle.manifest.tier == DUMP:
+        raise BadRequest(
+            "bundle",
+            expected="an envelope to judge by",
+            found="a dump of the truth alone",
+            next_step="make one of the tier full or fingerprint",
+            file=bundle.path,
+        )
+    recipes = {spec.recipe for spec in bundle.manifest.models.values()}
+    if weights is not None and CHECKPOINT not in recipes:
+        raise BadRequest("weights", expected="none: those of this bundle come from a formula")
+
+
+def _left_out(bundle: Bundle, checks: list[CaseCheck]) -> list[str]:
+    """Say which taps could not be judged, and which cases were not dumped."""
+    unjudged = [f"{check.case.name}/{tap}" for check in checks for tap in check.unjudged]
+    looked_at = {check.case.name for check in checks}
+    others = [case.name for case in bundle.cases if case.name not in looked_at]
+    notes = []
+    if unjudged:
+        notes.append(
+            f"Of {len(unjudged):,} taps nothing can be told ({unjudged[0]}, …): without a replay "
+            "a sketch needs all rows, and where legal rounding overflows there is no bound."
+        )
+    if others:
+        named = ", ".join(others[:8]) + (", …" if len(others) > 8 else "")
+        notes.append(f"{len(others):,} of {len(bundle.cases):,} cases were not dumped: {named}.")
+    return notes
 
 
 def _models(
@@ -121,7 +148,7 @@ def _models(
         model = None
         if cases and (spec.recipe != CHECKPOINT or path is not None):
             weights = weights_of(spec, path)
-            if 8 * spec.config.n_params <= HELD_BYTES:
+            if 8 * spec.config.n_params <= MOST_HELD:
                 weights = held(weights, spec.config, "float64")
             model = model_of(spec, weights, "float64", "hf")
         for case in cases:

@@ -8,6 +8,7 @@ the whole is not, errors add up faster than they should, or the dump is not of o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,16 +16,30 @@ import numpy as np
 from llama_ref.golden import words
 from llama_ref.golden.case_check import CaseCheck
 from llama_ref.golden.explaining import explained
-from llama_ref.golden.judging import status_of
+from llama_ref.golden.judging import FINEST, status_of
 from llama_ref.golden.measure import band_of, has_heads, profile
-from llama_ref.golden.passes import INPUTS, kind_of
-from llama_ref.golden.report import FAIL, FAIL_AT, INHERITS, PASS, WARN, Profile, Report, Row
-from llama_ref.golden.trying import Stretch, layer_of
+from llama_ref.golden.noise import common_factor
+from llama_ref.golden.report import (
+    FAIL,
+    FAIL_AT,
+    INHERITS,
+    PASS,
+    WARN,
+    Profile,
+    Report,
+    Row,
+    Unmatched,
+)
+from llama_ref.golden.taps import place_of
+from llama_ref.golden.trying import Stretch
 
-ORDER = list(INPUTS)
+CLEARLY = 4.0
+"""A case shows a wrong step well if its error is no less than the largest by so many times."""
 
 
-def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
+def verdict_of(
+    checks: list[CaseCheck], notes: list[str], unmatched: Sequence[Unmatched] = ()
+) -> Report:
     """Return the report on cases that were compared: verdict, first wrong step, cause.
 
     Parameters
@@ -32,6 +47,8 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
     checks : list of CaseCheck
     notes : list of str
         What is known already, a sentence each.
+    unmatched : sequence of Unmatched
+        Tensors that were not compared. One under the name of a tap that it cannot be is a finding.
     """
     first = _first(checks)
     rows = [_with_inheritance(row, first) for check in checks for row in check.rows]
@@ -39,7 +56,8 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
     flipped = sum(one.n_decided - one.n_decided_same for one in logits)
     statuses = {row.status for row in rows}
     verdict = PASS
-    if first or flipped or statuses & {FAIL, INHERITS}:
+    is_misfit = any(tensor.is_misfit for tensor in unmatched)
+    if first or flipped or is_misfit or statuses & {FAIL, INHERITS}:
         verdict = FAIL
     elif WARN in statuses:
         verdict = WARN
@@ -50,6 +68,7 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
         candidate="",
         precision=checks[0].precision,
         rows=rows,
+        unmatched=list(unmatched),
         absent=_absent(checks),
         why={check.case.name: check.case.why for check in checks},
         notes=notes,
@@ -62,36 +81,23 @@ def verdict_of(checks: list[CaseCheck], notes: list[str]) -> Report:
 
 def _first(checks: list[CaseCheck]) -> tuple[CaseCheck, Row] | None:
     """Return the first tap that is wrong by itself, in the longest case in which it shows well."""
-    wrong = [(check, row) for check in checks for row in check.rows if _own_rho(row) >= FAIL_AT]
+    wrong = [(check, row) for check in checks for row in check.rows if row.own_rho >= FAIL_AT]
     if not wrong:
         return None
-    earliest = min(_place(row.tap) for _, row in wrong)
-    there = [pair for pair in wrong if _place(pair[1].tap) == earliest]
-    finite = [pair for pair in there if math.isfinite(_own_rho(pair[1]))] or there
-    highest = max(_own_rho(row) for _, row in finite)
-    clear = [pair for pair in finite if _own_rho(pair[1]) >= highest / 4]
+    earliest = min(place_of(row.tap) for _, row in wrong)
+    there = [pair for pair in wrong if place_of(pair[1].tap) == earliest]
+    finite = [pair for pair in there if math.isfinite(pair[1].own_rho)] or there
+    highest = max(row.own_rho for _, row in finite)
+    clear = [pair for pair in finite if pair[1].own_rho >= highest / CLEARLY]
     return max(clear, key=lambda pair: len(pair[0].case.ids))
-
-
-def _own_rho(row: Row) -> float:
-    """Return the error of the step itself; of everything up to there, where nothing is replayed."""
-    judged = row.local or row.cumulative
-    return -1.0 if judged is None or math.isnan(judged.rho) else judged.rho
-
-
-def _place(tap: str) -> tuple[float, int]:
-    """Return where a tap stands in the order of the data flow."""
-    layer, kind = layer_of(tap), kind_of(tap)
-    before = -1.0 if kind == "embed" else math.inf
-    return (before if layer is None else float(layer)), ORDER.index(kind)
 
 
 def _with_inheritance(row: Row, first: tuple[CaseCheck, Row] | None) -> Row:
     """Say of a tap that is off only because those before it are that it inherits."""
-    own = status_of(_own_rho(row))
+    own = status_of(row.own_rho)
     if row.local is None or row.status == own:
         return row
-    if first is not None and _place(first[1].tap) <= _place(row.tap):
+    if first is not None and place_of(first[1].tap) <= place_of(row.tap):
         return replace(row, status=INHERITS if row.status == FAIL and own == PASS else own)
     return row
 
@@ -112,9 +118,31 @@ def _with_first(report: Report, checks: list[CaseCheck], check: CaseCheck, row: 
         return report
     stretch = Stretch(check, row.tap)
     off, reference = stretch.error()
-    report = replace(report, profile=_profile(check, row, off, reference))
+    where = _profile(check, row, off, reference)
+    right = float(reference[row.worst_index])
+    worst = right + float(off[row.worst_index]), right
+    leads = _leads(check, off, reference, where)
+    report = replace(report, profile=where, worst=worst, leads=leads)
     same_model = [other for other in checks if other.case.model == check.case.model]
     return explained(report, same_model, stretch, row)
+
+
+def _leads(check: CaseCheck, off: np.ndarray, reference: np.ndarray, where: Profile) -> list[str]:
+    """Return what the numbers say by themselves: a factor, or calls behind a cache."""
+    said = []
+    factor = common_factor(off, reference)
+    if factor is not None:
+        said.append(f"Every number is {factor:.4g} times what it should be.")
+    n_first = check.case.chunks[0]
+    is_wrong = [not value < FAIL_AT for value in where.by_token]
+    n_all = len(check.case.ids)
+    if len(is_wrong) == n_all > n_first and is_wrong == [t >= n_first for t in range(n_all)]:
+        said.append(
+            "The tokens of the first call are right and all of the later calls are wrong: look at "
+            "where keys are written into the cache, which positions the tokens get, and what the "
+            "mask lets them see."
+        )
+    return said
 
 
 def _profile(check: CaseCheck, row: Row, off: np.ndarray, reference: np.ndarray) -> Profile:
@@ -123,7 +151,7 @@ def _profile(check: CaseCheck, row: Row, off: np.ndarray, reference: np.ndarray)
     rows = range(0) if dump is None else dump.rows
     positions = list(check.case.positions[rows.start : rows.stop])
     by_token_TN, by_channel, by_head = profile(off, reference, row.axes, band_of(positions))
-    unit = row.envelope_local or 2.0**-24
+    unit = row.envelope_local or FINEST
     return Profile(
         case=row.case,
         tap=row.tap,

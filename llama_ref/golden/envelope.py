@@ -16,11 +16,11 @@ import numpy as np
 from llama_ref.golden.cases import Case
 from llama_ref.golden.measure import BAND_STARTS, MEASURES, band_of, measure
 from llama_ref.golden.models import ModelSpec, model_of
-from llama_ref.golden.passes import Moment, Session, tap_name, visible_parts
+from llama_ref.golden.passes import Moment, Session
 from llama_ref.golden.replay import SPANS, Dump, replaying
 from llama_ref.golden.styles import PRECISIONS, STYLES, Style
+from llama_ref.golden.taps import axes_of, tap_name, visible_parts
 from llama_ref.ops.attention import attention
-from llama_ref.trace import layout
 from llama_ref.weights import Weights
 
 OP, ATTENTION, LAYER, MODEL = range(len(SPANS))
@@ -30,12 +30,13 @@ Taps = dict[str, np.ndarray]
 
 
 @dataclass
-class Piece:
-    """One layer (or what stands before or behind the layers) of one case.
+class Stage:
+    """One stage of one case: the embedding, a layer, or the head.
 
     Attributes
     ----------
     layer : int or None
+        None of the embedding and the head.
     truth : dict of str to ndarray
         Float64 taps by kind.
     envelope : dict of str to ndarray of shape (precisions, spans, bands, measures)
@@ -61,7 +62,7 @@ class Runner:
         self.session = Session(model_of(spec, weights, style.dtype, style.lineage), case)
         self.hidden_TD = np.empty(0)
 
-    def take(self, stage: int) -> Taps:
+    def take(self, index: int) -> Taps:
         """Run the next stage; return its taps as a backend would dump them, in float64."""
         taps: Taps = {}
 
@@ -69,7 +70,7 @@ class Runner:
             taps[moment.kind] = moment.computed.astype(np.float64)
 
         watch = self.style.watching(keep)
-        self.hidden_TD = self.session.stage(stage, self.hidden_TD, watch)
+        self.hidden_TD = self.session.stage(index, self.hidden_TD, watch)
         return taps
 
 
@@ -80,8 +81,8 @@ def record(
     styles: tuple[Style, ...] = STYLES,
     *,
     exact_weights: Weights | None = None,
-) -> Iterator[Piece]:
-    """Run one case in float64 and in every style; yield it a piece at a time.
+) -> Iterator[Stage]:
+    """Run one case in float64 and in every style; yield it a stage at a time.
 
     Parameters
     ----------
@@ -95,33 +96,33 @@ def record(
 
     Yields
     ------
-    Piece
+    Stage
         The embedding, each layer, the head.
     """
     exact = Session(model_of(spec, exact_weights or weights, "float64", "hf"), case)
     runners = [Runner(style, case, spec, weights) for style in styles]
     band_T = band_of(case.positions)
     hidden_TD, n_layers = np.empty(0), spec.config.n_layers
-    for stage in range(-1, n_layers + 1):
-        piece = Piece(stage if 0 <= stage < n_layers else None)
+    for index in range(-1, n_layers + 1):
+        stage = Stage(index if 0 <= index < n_layers else None)
 
-        def keep(moment: Moment, piece: Piece = piece) -> None:
-            piece.truth[moment.kind] = moment.computed.copy()
+        def keep(moment: Moment, stage: Stage = stage) -> None:
+            stage.truth[moment.kind] = moment.computed.copy()
 
         entered = [runner.hidden_TD.astype(np.float64) for runner in runners]
-        hidden_TD = exact.stage(stage, hidden_TD, keep)
+        hidden_TD = exact.stage(index, hidden_TD, keep)
         for runner, before_TD in zip(runners, entered, strict=True):
-            taps = runner.take(stage)
-            errors = _errors(exact, stage, before_TD, taps, piece.truth, band_T)
-            _widen_envelope(piece, runner.style, errors)
-            if stage == n_layers:
-                own = piece.legal_logits.setdefault(runner.style.precision, [])
+            taps = runner.take(index)
+            errors = _errors(exact, index, before_TD, taps, stage.truth, band_T)
+            _widen_envelope(stage, runner.style, errors)
+            if index == n_layers:
+                own = stage.legal_logits.setdefault(runner.style.precision, [])
                 own.append(taps["logits"])
-        yield piece
+        yield stage
 
 
-class OfPiece:
-    """The taps of one piece as the source of a replay."""
+class OfStage:
+    """The taps of one stage as the source of a replay."""
 
     def __init__(self, layer: int | None, taps: Mapping[str, np.ndarray], T: int):
         self._taps = {tap_name(layer, kind): Dump(a, range(T)) for kind, a in taps.items()}
@@ -133,7 +134,7 @@ class OfPiece:
 
 def _errors(
     exact: Session,
-    stage: int,
+    index: int,
     before_TD: np.ndarray,
     taps: Taps,
     truth: Taps,
@@ -144,8 +145,7 @@ def _errors(
 
     def put(span: int, kind: str, reference: np.ndarray) -> None:
         off = visible_parts(kind, taps[kind] - reference)
-        axes = layout(kind, "").partition(";")[0]
-        found[kind][span] = measure(off, visible_parts(kind, reference), axes, band_T)
+        found[kind][span] = measure(off, visible_parts(kind, reference), axes_of(kind), band_T)
 
     def at_op(moment: Moment, dump: Dump, span: str) -> None:
         put(OP, moment.kind, moment.computed)
@@ -153,10 +153,10 @@ def _errors(
     def at_layer(moment: Moment) -> None:
         put(LAYER, moment.kind, moment.computed)
 
-    source = OfPiece(stage if "attn_norm" in taps else None, taps, len(band_T))
-    exact.stage(stage, before_TD, replaying(source, at_op))
+    source = OfStage(index if "attn_norm" in taps else None, taps, len(band_T))
+    exact.stage(index, before_TD, replaying(source, at_op))
     if "embed" not in taps:
-        exact.stage(stage, before_TD, at_layer)
+        exact.stage(index, before_TD, at_layer)
     if "ctx" in taps:
         put(ATTENTION, "ctx", _attend(exact, taps))
     for kind in taps:
@@ -170,11 +170,11 @@ def _attend(exact: Session, taps: Taps) -> np.ndarray:
     return attention(rotate(taps["q"]), rotate(taps["k"]), taps["v"], scaling=scaling)
 
 
-def _widen_envelope(piece: Piece, style: Style, errors: dict[str, np.ndarray]) -> None:
+def _widen_envelope(stage: Stage, style: Style, errors: dict[str, np.ndarray]) -> None:
     """Let the envelope of the style's class cover its errors; those of float32 are legal in all."""
     is_finest = style.precision == PRECISIONS[0]
     rows = slice(None) if is_finest else PRECISIONS.index(style.precision)
     for kind, error in errors.items():
-        envelope = piece.envelope.setdefault(kind, np.full(SHAPE, np.nan))
+        envelope = stage.envelope.setdefault(kind, np.full(SHAPE, np.nan))
         envelope[rows] = np.fmax(envelope[rows], error)
-        piece.by_style[style.name, kind] = error
+        stage.by_style[style.name, kind] = error

@@ -14,12 +14,13 @@ import math
 from dataclasses import replace
 
 from llama_ref.golden.case_check import CaseCheck
+from llama_ref.golden.measure import rows_first
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes import MISTAKES
 from llama_ref.golden.noise import is_noise, size_of
-from llama_ref.golden.passes import LINEARS, kind_of
 from llama_ref.golden.report import FAIL_AT, Report, Row, Suspect
-from llama_ref.golden.trying import Evidence, Stretch, evidence, in_view_of, layer_of
+from llama_ref.golden.taps import LINEARS, axes_of, kind_of, layer_of
+from llama_ref.golden.trying import Evidence, Stretch, evidence, in_view_of
 
 EXPLAINED = 0.5
 """A mistake has to take away half of an error: what takes a tenth explains nothing."""
@@ -27,6 +28,8 @@ SCATTER = 10.0
 """Of two mistakes within the gate, one that leaves more by so many parts in sqrt(n) is not it."""
 SIMILAR_NOISE = 3.0
 """Noise of a kind is recognised within this factor of its size."""
+EXACT_AT_TIMES = ("q_rope", "k_rope", "probs", "ctx")
+"""Taps without rounding at position 0, or where a token sees itself alone."""
 
 
 def explained(report: Report, checks: list[CaseCheck], stretch: Stretch, row: Row) -> Report:
@@ -55,10 +58,10 @@ def explained(report: Report, checks: list[CaseCheck], stretch: Stretch, row: Ro
         return _ranked(report, left, _everywhere(checks, layer_of(row.tap), fitting, kinds))
     noise = _coarse_rounding(stretch, own)
     if noise is None:
-        nearest = sorted(left, key=lambda name: left[name])[:1]
-        return replace(
-            report, runner_up=_suspect(nearest[0], left[nearest[0]]) if nearest else None
-        )
+        nearest = min(left, key=lambda name: left[name], default=None)
+        if nearest is None or not left[nearest] <= EXPLAINED * own:
+            return report
+        return replace(report, runner_up=_suspect(nearest, left[nearest]))
     report = replace(report, is_noise=True)
     if kind_of(row.tap) not in LINEARS or row.span != "op" or not noise:
         return report
@@ -128,7 +131,9 @@ def _coarse_rounding(stretch: Stretch, own: float) -> list[Suspect] | None:
     None if the error is no noise.
     """
     off, reference = stretch.error()
-    if not is_noise(off, reference):
+    kind, axes = kind_of(stretch.tap), axes_of(stretch.tap)
+    by_token = rows_first(axes, off), rows_first(axes, reference)
+    if not is_noise(*by_token, can_be_exact=kind in EXACT_AT_TIMES):
         return None
     kinds, found = stretch.computed_kinds(), []
     for mistake in MISTAKES.values():

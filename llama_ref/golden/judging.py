@@ -18,10 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_ref.golden.measure import BAND_STARTS, LARGEST, MEASURES, WHOLE
-from llama_ref.golden.report import FAIL, FAIL_AT, PASS, WARN, WARN_AT, Ratios
+from llama_ref.golden.report import FAIL, FAIL_AT, LARGEST_GATE, PASS, WARN, WARN_AT, Ratios
 
-LARGEST_GATE = 5.0
-"""The largest single error scatters more than a mean does: it fails at 5 where others fail at 3."""
 HALF_A_STEP = {"float16": 2.0**-12, "bfloat16": 2.0**-9}
 """Relative error of half a step of a dtype; of float32, `FINEST`."""
 FINEST = 2.0**-24
@@ -54,22 +52,23 @@ def floor_of(kind: str, precision: str) -> float:
     return FINEST if kind == "embed" else HALF_A_STEP.get(precision, FINEST)
 
 
-def counted(reference: np.ndarray, band: np.ndarray, *, inherited: bool) -> np.ndarray:
+def counted(reference: np.ndarray, band_T: np.ndarray, *, inherited: bool) -> np.ndarray:
     """Return how many numbers count in each band: as many as err on their own.
 
     Where a few are far larger than the others, as in an outlier channel, the error is theirs, and
     scatters as if there were no others: 3 (sum x^2)^2 / sum x^4 is n for normal numbers, and 3 if
     one of them is all there is. And an error that was made further back is shared by all channels
-    of a token, so there a token counts as no more than `SOURCES` numbers.
+    of a token, and so is that of a norm's mean square; there a token counts as no more than
+    `SOURCES` numbers.
 
     Parameters
     ----------
     reference : ndarray
         What was measured against, tokens on the first axis.
-    band : ndarray of shape (T,), int
+    band_T : ndarray of shape (T,), int
         From `band_of`.
     inherited : bool
-        Whether the error is that of more than one step.
+        Whether the error is that of more than one step, or of a norm.
 
     Returns
     -------
@@ -81,15 +80,15 @@ def counted(reference: np.ndarray, band: np.ndarray, *, inherited: bool) -> np.n
     >>> counted(np.array([steady, one]), np.array([0, 1]), inherited=False)[:3]
     array([4., 3., 0.])
     """
-    square_TX = np.square(reference.reshape(len(reference), -1))
+    square = np.square(reference.reshape(len(reference), -1))
 
     def summed(x_T: np.ndarray) -> np.ndarray:
-        return np.bincount(band, x_T, minlength=len(BAND_STARTS))
+        return np.bincount(band_T, x_T, minlength=len(BAND_STARTS))
 
-    n_tokens = summed(np.ones(len(band)))
-    n = n_tokens * square_TX.shape[1]
+    n_tokens = summed(np.ones(len(band_T)))
+    n = n_tokens * square.shape[1]
     with np.errstate(all="ignore"):
-        alike = 3 * summed(square_TX.sum(axis=1)) ** 2 / summed(np.square(square_TX).sum(axis=1))
+        alike = 3 * summed(square.sum(axis=1)) ** 2 / summed(np.square(square).sum(axis=1))
     n = np.fmin(n, alike)
     return np.minimum(n, SOURCES * n_tokens) if inherited else n
 
@@ -115,6 +114,7 @@ def judge(
     with np.errstate(all="ignore"):
         allowed = np.maximum(envelope, floor) * (1 + SCATTER / np.sqrt(n_in_band))[:, None]
         rho = found / allowed
+    rho[np.isinf(envelope)] = np.nan  # legal rounding overflows: nothing can be told
     rho[np.isinf(found)] = np.inf
     seen = ~np.isnan(rho[:, WHOLE])
     if not seen.any():

@@ -57,7 +57,17 @@ def summary(
 def summary_of_top(
     case: str, top_ids: np.ndarray, top: np.ndarray, candidate_TV: np.ndarray, largest: float
 ) -> LogitsSummary:
-    """Say the same of a fingerprint, which has the highest logits alone: no divergence."""
+    """Say the same of a fingerprint, which has the highest logits alone: no divergence.
+
+    Parameters
+    ----------
+    case : str
+    top_ids, top : ndarray of shape (T, highest)
+        Ids and logits of the truth, highest first.
+    candidate_TV : ndarray of shape (T, V)
+    largest : float
+        The largest error of a logit that legal rounding gives.
+    """
     is_decided = top[:, 0] - top[:, 1] > 2 * largest
     same = top_ids[:, 0] == candidate_TV.argmax(axis=-1)
     return _summary(case, np.array([math.nan]), math.nan, same, is_decided)

@@ -14,25 +14,22 @@ import numpy as np
 
 from llama_ref.checkpoint.staging import staging_folder, writing
 from llama_ref.errors import BadRequest, NonFiniteError, shown
-from llama_ref.golden.bundle import FINGERPRINT_KINDS, Bundle, axes_of
+from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.cases import MAIN, Case, cases_for, chosen, shape_case, shapes
-from llama_ref.golden.envelope import Piece, record
+from llama_ref.golden.envelope import Stage, record
 from llama_ref.golden.logits import divergence
 from llama_ref.golden.manifest import DUMP, FINGERPRINT, FULL, TIERS, Manifest, provenance
 from llama_ref.golden.models import ModelSpec, held, is_large, spec_of, weights_of
-from llama_ref.golden.passes import kind_of, tap_name, visible_parts
 from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
-from llama_ref.golden.sketch import sketch
+from llama_ref.golden.sketch import TOP, sketch
 from llama_ref.golden.styles import STYLES
+from llama_ref.golden.taps import BY_HEAD, OUTSIDE, axes_of, kind_of, tap_name, visible_parts
 from llama_ref.trace import tap_names
 
-TOP = 8
-"""Logits of each token that a fingerprint keeps."""
-PIECE_BYTES = 2**28
+FINGERPRINT_KINDS = ("q_rope", "k_rope", "ctx", "ffn_inp", "act", "out")
+"""What a fingerprint has of each layer."""
+FILE_BYTES = 2**28
 """Truth of one case that goes into one file; of a larger one every layer has its own."""
-
-OUTSIDE = ("embed", "final_norm", "logits")
-"""The taps outside the layers."""
 
 Progress = Callable[[int], object]
 
@@ -182,8 +179,8 @@ def _record_all(
         in_float64 = held(weights, spec.config, "float64")
         for case in (case for case in manifest.cases if case.model == name):
             manifest.taps[case.name], manifest.legal_logits[case.name] = {}, {}
-            pieces = record(case, spec, in_float32, styles, exact_weights=in_float64)
-            portions = _recorded(case, pieces, manifest, keep, envelopes, advance)
+            stages = record(case, spec, in_float32, styles, exact_weights=in_float64)
+            portions = _recorded(case, stages, manifest, keep, envelopes, advance)
             for number, arrays in enumerate(portions):
                 stem = f"{case.name}-{number}" if number else case.name
                 save(manifest, staging, stem, arrays)
@@ -193,7 +190,7 @@ def _record_all(
 
 def _recorded(
     case: Case,
-    pieces: Iterator[Piece],
+    stages: Iterator[Stage],
     manifest: Manifest,
     keep: list[str],
     envelopes: dict[str, np.ndarray],
@@ -201,21 +198,21 @@ def _recorded(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the arrays of a case, in as few portions as memory likes."""
     arrays: dict[str, np.ndarray] = {}
-    for piece in pieces:
-        for kind, truth in piece.truth.items():
-            tap = tap_name(piece.layer, kind)
+    for stage in stages:
+        for kind, truth in stage.truth.items():
+            tap = tap_name(stage.layer, kind)
             if not np.isfinite(truth).all():
                 raise NonFiniteError(f"truth {case.name}/{tap}", expected="finite numbers")
             if any(fnmatch.fnmatchcase(tap, pattern) for pattern in keep):
                 name = f"{case.name}/{tap}"
                 manifest.taps[case.name][tap] = _described(tap, truth)
                 arrays |= _stored(manifest.tier, name, truth)
-                if kind in piece.envelope:
-                    envelopes[name] = piece.envelope[kind].astype(np.float32)
-        if piece.legal_logits:
-            manifest.legal_logits[case.name] = _legal_logits(piece)
+                if kind in stage.envelope:
+                    envelopes[name] = stage.envelope[kind].astype(np.float32)
+        if stage.legal_logits:
+            manifest.legal_logits[case.name] = _legal_logits(stage)
         advance(len(case.ids))
-        if sum(array.nbytes for array in arrays.values()) > PIECE_BYTES:
+        if sum(array.nbytes for array in arrays.values()) > FILE_BYTES:
             yield arrays
             arrays = {}
     if arrays:
@@ -224,14 +221,15 @@ def _recorded(
 
 def _stored(tier: str, name: str, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Return what a bundle keeps of a tap, by stored name."""
-    kind = kind_of(name)
+    tap = name.partition("/")[2]
+    kind = kind_of(tap)
     if tier != FINGERPRINT:
         return {name: truth}
     kept = {f"{name}#sketch": sketch(visible_parts(kind, truth))}
-    if axes_of(name.partition("/")[2]).startswith("T"):
+    if kind not in BY_HEAD:
         norms_T = np.linalg.norm(truth.reshape(len(truth), -1), axis=1)
         kept[f"{name}#norms"] = norms_T.astype(np.float32)
-    if kind == "logits" or name.endswith("/logits"):
+    if tap == "logits":
         order = np.argsort(-truth, axis=-1, kind="stable")[:, :TOP]
         kept[f"{name}#top_ids"] = order.astype(np.int32)
         kept[f"{name}#top"] = np.take_along_axis(truth, order, axis=-1)
@@ -248,15 +246,15 @@ def _described(tap: str, truth: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _legal_logits(piece: Piece) -> dict[str, Any]:
+def _legal_logits(stage: Stage) -> dict[str, Any]:
     """Return, for each precision, how far legal rounding takes the logits."""
-    truth_TV = piece.truth["logits"]
+    truth_TV = stage.truth["logits"]
     return {
         precision: {
             "kl": _worst([divergence(truth_TV, x).max() for x in legal]),
             "largest": _worst([np.abs(x - truth_TV).max() for x in legal]),
         }
-        for precision, legal in piece.legal_logits.items()
+        for precision, legal in stage.legal_logits.items()
     }
 
 

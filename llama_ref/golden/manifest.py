@@ -37,6 +37,13 @@ FULL, FINGERPRINT, DUMP = "full", "fingerprint", "dump"
 TIERS = (FULL, FINGERPRINT, DUMP)
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16_000_000
+ENVELOPE_AXES = {
+    "precisions": list(PRECISIONS),
+    "spans": list(SPANS),
+    "band_starts": list(BAND_STARTS),
+    "measures": list(MEASURES),
+}
+"""What the axes of an envelope count, outermost first."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,7 @@ class Manifest:
                 for case in self.cases
             ],
             "envelope": {
-                "precisions": list(PRECISIONS),
-                "spans": list(SPANS),
-                "band_starts": list(BAND_STARTS),
-                "measures": list(MEASURES),
+                **ENVELOPE_AXES,
                 "styles": {style.name: style.precision for style in STYLES},
             },
             "sketch": {"buckets": BUCKETS, "seed": 0},

@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_ref.config import Config, RopeScaling
-from llama_ref.errors import BadFile, LlamaRefError, Unsupported, is_whole, shown
+from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, is_whole, shown
 from llama_ref.golden.cases import Case
-from llama_ref.golden.manifest import DUMP, FORMAT, TIERS, VERSION, Manifest
-from llama_ref.golden.measure import BAND_STARTS, MEASURES
+from llama_ref.golden.manifest import DUMP, ENVELOPE_AXES, FORMAT, TIERS, VERSION, Manifest
 from llama_ref.golden.models import CHECKPOINT, FORMULA, ModelSpec
-from llama_ref.golden.replay import SPANS
 from llama_ref.golden.sketch import BUCKETS
 from llama_ref.golden.styles import PRECISIONS
 from llama_ref.weights import PAIRING
 
 AnyPath = str | os.PathLike[str]
+
+NUMBERS_LIMIT = 2**28
+"""Numbers in one tap of a case: 2 GiB in float64. 64 tokens of the 405B model have 2^23 logits."""
 
 
 def parse_manifest(data: Any, file: AnyPath) -> Manifest:
@@ -34,6 +35,8 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
         If it is no manifest, or contradicts itself.
     Unsupported
         If its version is another.
+    LimitExceeded
+        If a case is larger than any that is checked here.
     """
     top = _Object(data, "manifest", file)
     if top.get("format", str) != FORMAT:
@@ -46,18 +49,20 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
             next_step="make the bundle anew, or use the release that made it",
             file=file,
         )
-    _check_axes(_Object(top.get("envelope", dict), "envelope", file), file)
+    _check_axes(_Object(top.get("envelope", dict), "envelope", file))
     sketch = _Object(top.get("sketch", dict), "sketch", file)
     if (sketch.get("buckets", int), sketch.get("seed", int)) != (BUCKETS, 0):
         raise BadFile(
             "sketch", expected=f"{BUCKETS} buckets, seed 0", found=shown(sketch.data), file=file
         )
     models = {
-        name: _parse_model(_Object(model, f"model {shown(name)}", file), file)
+        name: _parse_model(_Object(model, f"model {shown(name)}", file))
         for name, model in top.get("models", dict).items()
     }
+    if len({spec.pairing for spec in models.values()}) > 1:
+        raise BadFile("models", expected="one pairing of channels", found="both", file=file)
     entries = [_Object(case, "case", file) for case in top.get("cases", list)]
-    cases = [_parse_case(entry, models, file) for entry in entries]
+    cases = [_parse_case(entry, models) for entry in entries]
     if len({case.name for case in cases}) != len(cases) or not cases:
         raise BadFile("cases", expected="one or more, each with a name of its own", file=file)
     tier = top.get("tier", str)
@@ -71,7 +76,7 @@ def parse_manifest(data: Any, file: AnyPath) -> Manifest:
         taps={name: _taps(entry) for name, entry in by_name.items()},
         legal_logits={} if tier == DUMP else {n: _legal_logits(e) for n, e in by_name.items()},
         files=top.get("files", dict),
-        made_by=_provenance(top, file),
+        made_by=_provenance(top),
     )
 
 
@@ -133,33 +138,29 @@ def _legal_logits(entry: _Object) -> dict[str, dict[str, Any]]:
     return {name: {"kl": o.size("kl"), "largest": o.size("largest")} for name, o in own.items()}
 
 
-def _provenance(top: _Object, file: AnyPath) -> dict[str, Any]:
-    made_by = _Object(top.get("made_by", dict), "made_by", file)
+def _provenance(top: _Object) -> dict[str, Any]:
+    made_by = _Object(top.get("made_by", dict), "made_by", top.file)
     for key in ("llama_ref", "source_sha256", "numpy"):
         made_by.get(key, str)
     return made_by.data
 
 
-def _check_axes(envelope: _Object, file: AnyPath) -> None:
+def _check_axes(envelope: _Object) -> None:
     """Refuse an envelope whose axes are not ours."""
-    ours = {
-        "precisions": list(PRECISIONS),
-        "spans": list(SPANS),
-        "band_starts": list(BAND_STARTS),
-        "measures": list(MEASURES),
-    }
-    for key, expected in ours.items():
+    for key, expected in ENVELOPE_AXES.items():
         found = envelope.get(key, list)
         if found != expected:
-            raise BadFile(f"envelope: {key}", expected=expected, found=shown(found), file=file)
+            raise BadFile(
+                f"envelope: {key}", expected=expected, found=shown(found), file=envelope.file
+            )
 
 
-def _parse_model(model: _Object, file: AnyPath) -> ModelSpec:
+def _parse_model(model: _Object) -> ModelSpec:
     try:
         config = _config(model)
     except (KeyError, TypeError, LlamaRefError) as error:
-        raise BadFile(f"{model.thing}: config", found=shown(str(error)), file=file) from None
-    weights = _Object(model.get("weights", dict), f"{model.thing}: weights", file)
+        raise BadFile(f"{model.thing}: config", found=shown(str(error)), file=model.file) from None
+    weights = _Object(model.get("weights", dict), f"{model.thing}: weights", model.file)
     recipe = weights.get("recipe", str)
     if recipe == FORMULA:
         seed, variant = weights.get("seed", int), weights.get("variant", str)
@@ -172,12 +173,15 @@ def _parse_model(model: _Object, file: AnyPath) -> ModelSpec:
             f"{model.thing}: weights",
             expected=f"{FORMULA}, or a {CHECKPOINT} in the layout {' or '.join(PAIRING)}",
             found=shown(weights.data),
-            file=file,
+            file=model.file,
         )
     pairing = model.get("rope_pairing", str)
     if pairing != spec.pairing:
         raise BadFile(
-            f"{model.thing}: rope_pairing", expected=spec.pairing, found=shown(pairing), file=file
+            f"{model.thing}: rope_pairing",
+            expected=spec.pairing,
+            found=shown(pairing),
+            file=model.file,
         )
     return spec
 
@@ -194,7 +198,7 @@ def _config(model: _Object) -> Config:
     )
 
 
-def _parse_case(entry: _Object, models: Mapping[str, ModelSpec], file: AnyPath) -> Case:
+def _parse_case(entry: _Object, models: Mapping[str, ModelSpec]) -> Case:
     """Return a case whose ids, positions and calls fit each other and its model."""
     batch = entry.data.get("batch")
     case = Case(
@@ -208,14 +212,27 @@ def _parse_case(entry: _Object, models: Mapping[str, ModelSpec], file: AnyPath) 
         padding=entry.get("padding", int),
         catches=_words(entry, "catches"),
     )
+    if case.model in models and _largest_tap(case, models[case.model].config) > NUMBERS_LIMIT:
+        raise LimitExceeded(
+            f"case {shown(case.name)}",
+            expected=f"at most {NUMBERS_LIMIT:,} numbers in its largest tap",
+            file=entry.file,
+        )
     if not _is_consistent(case, models):
         raise BadFile(
             f"case {shown(case.name)}",
             expected="ids of the vocabulary of its model, as many positions, rising, and calls "
             "that sum to their number",
-            file=file,
+            file=entry.file,
         )
     return case
+
+
+def _largest_tap(case: Case, config: Config) -> int:
+    """Return how many numbers the largest tap of a case has, stored or not: a check computes it."""
+    n_tokens = len(case.ids)
+    heads = config.n_heads * max(config.head_dim, n_tokens)
+    return n_tokens * max(heads, config.d_model, config.d_ff, config.vocab_size)
 
 
 def _whole_numbers(entry: _Object, key: str) -> tuple[int, ...]:

@@ -81,9 +81,9 @@ def measure(error: np.ndarray, reference: np.ndarray, axes: str, band_T: np.ndar
         not a number.
     """
     found = np.full((len(BAND_STARTS), len(MEASURES)), np.nan)
-    square_TNH, reference_TNH = (rows_first(axes, x) for x in (error, reference))
+    error_TNH, reference_TNH = (rows_first(axes, x) for x in (error, reference))
     with np.errstate(all="ignore"):
-        square_TNH = np.square(square_TNH)
+        square_TNH = np.square(error_TNH)
     for band in np.unique(band_T):
         rows = band_T == band
         scale = _mean_square(reference_TNH[rows])
@@ -94,10 +94,19 @@ def measure(error: np.ndarray, reference: np.ndarray, axes: str, band_T: np.ndar
 def profile(
     error: np.ndarray, reference: np.ndarray, axes: str, band_T: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return relative errors by token and head (T, N), and by channel; see `measure`."""
-    square_TNH, reference_TNH = (rows_first(axes, x) for x in (error, reference))
+    """Return relative errors by token and head, by channel, and by head; see `measure`.
+
+    Returns
+    -------
+    by_token : ndarray of shape (T, N)
+        Of a tap without heads, (T, 1).
+    by_channel : ndarray
+        One for each entry of the last axis.
+    by_head : ndarray of shape (N,)
+    """
+    error_TNH, reference_TNH = (rows_first(axes, x) for x in (error, reference))
     with np.errstate(all="ignore"):
-        square_TNH = np.square(square_TNH)
+        square_TNH = np.square(error_TNH)
         scale_T = np.ones(len(band_T))
         for band in np.unique(band_T):
             scale_T[band_T == band] = _mean_square(reference_TNH[band_T == band]) or 1.0

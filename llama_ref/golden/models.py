@@ -73,7 +73,10 @@ class ModelSpec:
 
 
 def spec_of(model: str | os.PathLike[str], seed: int = 0) -> ModelSpec:
-    """Return the spec of a preset's name, a `synthetic:` address, or the folder of a checkpoint."""
+    """Return the spec of a preset's name, a `synthetic:` address, or the folder of a checkpoint.
+
+    A checkpoint is read whole, for its hash.
+    """
     if os.fspath(model) in PRESETS:
         return ModelSpec(preset(os.fspath(model)), seed=seed)
     if is_synthetic(model):
@@ -117,7 +120,16 @@ def weights_of(spec: ModelSpec, path: str | os.PathLike[str] | None = None) -> W
 
 
 def model_of(spec: ModelSpec, weights: Weights, dtype: str, lineage: str) -> Model:
-    """Return a model of these weights; they are held as far as memory allows."""
+    """Return a model of these weights.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    weights : Weights
+    dtype : str
+        Of the activations: `float64` for truth and replay.
+    lineage : {"hf", "meta"}
+    """
     return Model(spec.config, weights, lineage_named(lineage), dtype_named(dtype))
 
 

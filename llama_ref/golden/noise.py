@@ -15,10 +15,17 @@ MOST_EXPLAINED = 0.35
 """Share of the squared error that factors by token or channel may explain in noise."""
 MOST_PEAKED = 12.0
 """Largest error of noise, in its root mean square."""
-LARGEST = 0.5
+MOST_LARGE = 0.5
 """Root mean square of noise, in that of the numbers: what is as large as they are is garbage."""
 MOST_UNEVEN = 16.0
-"""Noise of the worst token in that of the median, each in the numbers of its token."""
+"""Noise of the worst token in that of the median, and of the median in that of the least, each in
+the numbers of its token."""
+ONE_FACTOR = 1e-3
+"""Share of an error that a factor may leave and still be all there is."""
+MOST_EXACT = 0.25
+"""Share of the tokens that may have no error to speak of, where a step can be exact."""
+FEWEST = 64
+"""Of fewer numbers nothing can be told."""
 
 
 def size_of(error: np.ndarray) -> float:
@@ -49,9 +56,32 @@ def explained_by_factors(error: np.ndarray, reference: np.ndarray) -> dict[str, 
     return shares
 
 
-def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
-    """Tell whether an error follows nothing: as rounding does, in every token and much the same."""
-    if not np.isfinite(error).all() or error.size < 64:
+def common_factor(error: np.ndarray, reference: np.ndarray) -> float | None:
+    """Return the factor that all numbers are off by, if that is all that is wrong with them.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((50, 60))
+    >>> common_factor(0.5 * x - x, x), common_factor(x + 1 - x, x)
+    (0.5, None)
+    """
+    with np.errstate(all="ignore"):  # squares of garbage overflow, and have no factor
+        gained = float(np.sum(error * reference) / np.sum(reference * reference))
+        left, whole = size_of(error - gained * reference), size_of(error)
+    return 1 + gained if left <= ONE_FACTOR * whole < np.inf else None
+
+
+def is_noise(error: np.ndarray, reference: np.ndarray, *, can_be_exact: bool = False) -> bool:
+    """Tell whether an error follows nothing: as rounding does, in every token and much the same.
+
+    Parameters
+    ----------
+    error, reference : ndarray
+        Tokens on the first axis.
+    can_be_exact : bool
+        Whether the step has nothing to round at some tokens, as RoPE has at position 0.
+    """
+    if not np.isfinite(error).all() or error.size < FEWEST:
         return False
     with np.errstate(all="ignore"):  # squares of garbage overflow, and are no noise
         channel_size = np.sqrt(
@@ -60,9 +90,11 @@ def is_noise(error: np.ndarray, reference: np.ndarray) -> bool:
         channel_size = np.where(channel_size > 0, channel_size, 1)
         error, reference = error / channel_size, reference / channel_size
         size_T = np.sqrt(_by_token(error) / np.maximum(_by_token(reference), 1e-300))
+        least, median = np.quantile(size_T, [MOST_EXACT if can_be_exact else 0, 0.5])
         return (
-            size_of(error) <= LARGEST * size_of(reference)
-            and size_T.max() <= MOST_UNEVEN * np.median(size_T)
+            size_of(error) <= MOST_LARGE * size_of(reference)
+            and size_T.max() <= MOST_UNEVEN * median
+            and median <= MOST_UNEVEN * least
             and np.abs(error).max() <= MOST_PEAKED * size_of(error)
             and max(explained_by_factors(error, reference).values()) <= MOST_EXPLAINED
         )

@@ -22,6 +22,7 @@ import numpy as np
 
 from llama_ref.errors import NonFiniteError
 from llama_ref.golden.cases import Case
+from llama_ref.golden.taps import INPUTS, tap_name
 from llama_ref.layer import run_layer
 from llama_ref.model import Model
 from llama_ref.numerics import Matrix, rows_of, widen
@@ -31,30 +32,6 @@ from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.packing import pack
 from llama_ref.trace import LAYER_TAPS
 from llama_ref.weights import Layer
-
-INPUTS: dict[str, tuple[str, ...]] = {
-    "embed": (),
-    "attn_norm": ("hidden",),
-    "q": ("attn_norm",),
-    "k": ("attn_norm",),
-    "v": ("attn_norm",),
-    "q_rope": ("q",),
-    "k_rope": ("k",),
-    "scores": ("q_rope", "k_rope"),
-    "probs": ("scores",),
-    "ctx": ("probs", "v"),
-    "attn_out": ("ctx",),
-    "ffn_inp": ("hidden", "attn_out"),
-    "ffn_norm": ("ffn_inp",),
-    "gate": ("ffn_norm",),
-    "up": ("ffn_norm",),
-    "act": ("gate", "up"),
-    "ffn_out": ("act",),
-    "out": ("ffn_inp", "ffn_out"),
-    "final_norm": ("hidden",),
-    "logits": ("final_norm",),
-}
-"""What each kind of tap is computed from; `hidden` is what enters the layer, or the final norm."""
 
 WEIGHT = {
     "attn_norm": "attn_gain_D",
@@ -71,28 +48,6 @@ WEIGHT = {
     "embed": "embedding_VD",
 }
 """The weight behind each kind of tap that has one: a field of `Layer` or of `Weights`."""
-
-
-def kind_of(tap: str) -> str:
-    """Return a tap's name without its layer.
-
-    Examples
-    --------
-    >>> kind_of("L07.q_rope"), kind_of("logits")
-    ('q_rope', 'logits')
-    """
-    return tap.rpartition(".")[2]
-
-
-def tap_name(layer: int | None, kind: str) -> str:
-    """Return the name of a tap.
-
-    Examples
-    --------
-    >>> tap_name(7, "q_rope"), tap_name(None, "logits")
-    ('L07.q_rope', 'logits')
-    """
-    return kind if layer is None else f"L{layer:02d}.{kind}"
 
 
 @dataclass
@@ -161,9 +116,6 @@ class Moment:
             return getattr(layers[index or 0], field_name)
         return getattr(self.model.weights, field_name)
 
-
-LINEARS = ("q", "k", "v", "attn_out", "gate", "up", "ffn_out", "logits")
-"""The taps that are a matrix times something."""
 
 Change = Callable[[Moment], np.ndarray]
 """Computes what a tap is replaced with, of the same shape."""
@@ -268,14 +220,6 @@ class Session:
     def _show(self, watch: Watch, layer: int | None, kind: str, array: np.ndarray) -> None:
         watch(Moment(kind, layer, array, self._taps, self))
         self._taps[kind] = array
-
-
-def visible_parts(kind: str, array: np.ndarray) -> np.ndarray:
-    """Return scores with those that no query may see set to 0, anything else as it is.
-
-    Implementations differ in what they leave there: the product, minus infinity, nothing.
-    """
-    return np.tril(array) if kind == "scores" else array
 
 
 def blocks_of_rows(n_rows: int, size: int) -> Iterator[slice]:

@@ -81,7 +81,13 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
-    """Refuse a path at which something stands, unless it is a bundle that may be replaced."""
+    """Refuse a path at which something stands, unless it is a bundle that may be replaced.
+
+    Raises
+    ------
+    BadRequest
+        If something does, or there is no folder to make it in.
+    """
     if not os.path.lexists(folder):
         if not folder.parent.is_dir():
             raise BadRequest("folder to write to", expected="in one that exists", file=folder)
@@ -106,6 +112,6 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
             "folder to write to",
             expected="nothing there",
             found="a bundle",
-            next_step="say --overwrite to replace it",
+            next_step="overwrite=True, --overwrite replaces it",
             file=folder,
         )

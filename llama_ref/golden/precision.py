@@ -1,19 +1,21 @@
 """Which class of rounding a candidate is judged by, where its author does not say.
 
 A dump of 16-bit numbers comes from a port that rounds to them. A dump in float32 may come from one
-too: then the outputs of its matrices all lie on the coarser grid, which no float32 computation
+too: then the outputs of all its matrices lie on the coarser grid, which no float32 computation
 would produce by chance. What cannot be told from the numbers (a float16 cache, tensor cores) is for
 the author to say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from llama_ref.errors import BadRequest, shown
-from llama_ref.golden.passes import LINEARS, kind_of
 from llama_ref.golden.replay import Source
 from llama_ref.golden.styles import PRECISIONS, to_bfloat16, to_float16
+from llama_ref.golden.taps import LINEARS, kind_of
 from llama_ref.numerics import BFLOAT16
 
 GRIDS = {"bfloat16": to_bfloat16, "float16": to_float16}
@@ -49,21 +51,37 @@ def precision_of(source: Source, taps: list[str], asked: str | None) -> tuple[st
 
 
 def _told_by_numbers(source: Source, taps: list[str]) -> tuple[str, str]:
-    """Return the class that the numbers of a candidate are of, and a sentence that says why."""
-    linear = [tap for tap in taps if kind_of(tap) in LINEARS]
-    for tap in [*linear, *taps]:
-        dump = source.get(tap)
-        if dump is None:
-            continue
-        array = dump.array
-        if array.dtype == BFLOAT16:
-            return "bfloat16", "Judged as bfloat16, since the dump holds bfloat16 numbers."
-        if array.dtype == np.float16:
-            return "float16", "Judged as float16, since the dump holds float16 numbers."
-        finite = array[np.isfinite(array) & (array != 0)].astype(np.float32)
-        if tap in linear and finite.size >= ENOUGH:
-            for name, grid in GRIDS.items():
-                if (grid(finite) == finite).all():
-                    return name, f"Judged as {name}: {tap} holds {name} numbers alone."
-            break
-    return "float32", "Judged as float32, the dtype of the dump; --dtype says otherwise."
+    """Return the class that the numbers of a candidate are of, and a sentence that says why.
+
+    One tap of each kind is looked at: a single one that is coarse is no coarse port, but a finding.
+    """
+    first = {kind_of(tap): tap for tap in reversed(taps)}
+    linear = {kind: tap for kind, tap in first.items() if kind in LINEARS}
+    if len(linear) > 1:
+        linear.pop("logits", None)  # often wider than the rest
+    elif len(first) > 1 and not linear:
+        first.pop("embed", None)  # table rows are 16-bit numbers in any port
+    told = {tap: _class_of(source, tap, linear) for tap in (linear or first).values()}
+    told = {tap: found for tap, found in told.items() if found}
+    classes = set(told.values())
+    if len(classes) == 1 and (name := classes.pop()) != "float32":
+        return name, f"Judged as {name}: {next(reversed(told))} holds {name} numbers alone."
+    coarse = next((tap for tap, name in told.items() if name != "float32"), None)
+    but = f", though {coarse} holds {told[coarse]} numbers alone" if coarse else ""
+    return "float32", f"Judged as float32, the dtype of the dump{but}; --dtype says otherwise."
+
+
+def _class_of(source: Source, tap: str, linear: Mapping[str, str]) -> str | None:
+    """Return the coarsest class whose numbers a tap may be; None if it says nothing."""
+    dump = source.get(tap)
+    if dump is None:
+        return None
+    array = dump.array
+    if array.dtype in (BFLOAT16, np.float16):
+        return array.dtype.name
+    finite = array[np.isfinite(array) & (array != 0)].astype(np.float32)
+    if kind_of(tap) not in linear:
+        return "float32"
+    if finite.size < ENOUGH:
+        return None
+    return next((n for n, grid in GRIDS.items() if (grid(finite) == finite).all()), "float32")

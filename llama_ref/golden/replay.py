@@ -23,7 +23,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from llama_ref.golden.passes import INPUTS, Moment, Watch
+from llama_ref.golden.passes import Moment, Watch
+from llama_ref.golden.taps import INPUTS, rows_of_tap
 from llama_ref.trace import LAYER_TAPS
 
 SPANS = ("op", "attention", "layer", "model")
@@ -39,7 +40,15 @@ WHOLE_SEQUENCE = {("scores", "k_rope"), ("ctx", "v")}
 
 
 class Dump(NamedTuple):
-    """A tap of a candidate: the array in our axes, and which of the T tokens its rows are."""
+    """What a candidate has at one tap.
+
+    Attributes
+    ----------
+    array : ndarray
+        In our axes and the bundle's pairing, of the dtype it was stored in.
+    rows : range
+        Which of the T tokens it covers: all of them, or the last ones.
+    """
 
     array: np.ndarray
     rows: range
@@ -55,17 +64,6 @@ class Source(Protocol):
 
 Compare = Callable[[Moment, Dump, str], None]
 """Called at every tap that the candidate has: what was computed, what it dumped, which span."""
-
-
-def row_axis(kind: str) -> int:
-    """Return which axis of a tap counts the tokens."""
-    return 1 if kind in ("scores", "probs") else 0
-
-
-def rows_of_tap(kind: str, array: np.ndarray, rows: range) -> np.ndarray:
-    """Return some tokens of a tap, as a view."""
-    own = slice(rows.start, rows.stop)
-    return array[:, own] if row_axis(kind) else array[own]
 
 
 def replaying(source: Source, compare: Compare) -> Watch:

@@ -10,9 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_ref.golden.taps import BY_HEAD, kind_of
+
 PASS, WARN, FAIL, INHERITS = "pass", "warn", "fail", "inherits"
 WARN_AT, FAIL_AT = 2.0, 3.0
 """The gates: from which rho on a tap is warned about, and fails."""
+LARGEST_GATE = 5.0
+"""The largest single error scatters more than a mean does: it fails at 5 where others fail at 3."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class Ratios:
 
     @property
     def rho(self) -> float:
-        """The one number of the report: the worst measure, the largest error at 3/5 (its gate)."""
-        scaled = [self.whole, self.token, self.head, self.channel, 0.6 * self.largest]
+        """The one number of the report: the worst measure, the largest error as its gate has it."""
+        largest = self.largest * (FAIL_AT / LARGEST_GATE)
+        scaled = [self.whole, self.token, self.head, self.channel, largest]
         known = [r for r in scaled if not math.isnan(r)]
         return max(known) if known else math.nan
 
@@ -69,8 +74,6 @@ class Row:
         Where the largest error is, in our axes.
     axes : str
         Their letters, `T N H`.
-    said : str
-        One sentence for people, or nothing.
     """
 
     case: str
@@ -85,7 +88,12 @@ class Row:
     envelope_cumulative: float = math.nan
     worst_index: tuple[int, ...] = ()
     axes: str = ""
-    said: str = ""
+
+    @property
+    def own_rho(self) -> float:
+        """The error of the step itself, up to there where nothing was replayed; 0 if unknown."""
+        judged = self.local or self.cumulative
+        return 0.0 if judged is None or math.isnan(judged.rho) else judged.rho
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Profile:
     @property
     def last_axis(self) -> str:
         """What the last axis counts: `key` or `channel`."""
-        return "key" if self.tap.endswith(("scores", "probs")) else "channel"
+        return "key" if kind_of(self.tap) in BY_HEAD else "channel"
 
 
 @dataclass(frozen=True)
@@ -171,11 +179,19 @@ class LogitsSummary:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A tensor of the candidate that was not compared, and why."""
+    """A tensor of the candidate that was not compared, and why.
+
+    Attributes
+    ----------
+    name, shape, reason
+    is_misfit : bool
+        Whether it has the name of a tap and cannot be that tap: the dump contradicts the case.
+    """
 
     name: str
     shape: tuple[int, ...]
     reason: str
+    is_misfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,11 @@ class Report:
         What else is worth knowing, a sentence each.
     profile : Profile or None
         Of the first failing tap.
+    worst : tuple of float or None
+        The worst number of that tap, and what is right there.
+    leads : list of str
+        What its numbers say by themselves, a sentence each; part of the explanation where no
+        cause is found.
     logits : list of LogitsSummary
     why : dict of str to str
         For each case, what it is for.
@@ -238,6 +259,8 @@ class Report:
     absent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     profile: Profile | None = None
+    worst: tuple[float, float] | None = None
+    leads: list[str] = field(default_factory=list)
     logits: list[LogitsSummary] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0

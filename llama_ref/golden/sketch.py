@@ -4,8 +4,8 @@
 
 Sketching is linear, and on average over the hash the squares of a sketch sum to the squares of the
 array. So the sketch of a difference, which is the difference of sketches, estimates the size of
-that difference: to within some 5 % with 256 buckets. What is added up is a quarter of a megabyte in
-place of gigabytes, at the price of not knowing where the error sits.
+that difference: to within some 5 % with 256 buckets. A tap of gigabytes becomes two
+kilobytes, at the price of not knowing where the error sits.
 
 h(i) is the hash of the synthetic weights (`checkpoint.synthetic`) under the name "sketch", i the
 index in row order, so that any language can make the same sketch of its own array.
@@ -20,6 +20,8 @@ import numpy as np
 from llama_ref.checkpoint.counter_hash import hash_blocks
 
 BUCKETS = 256
+TOP = 8
+"""Logits of each token that a fingerprint keeps beside their sketch."""
 NAME = "sketch"
 
 

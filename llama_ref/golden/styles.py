@@ -31,9 +31,9 @@ import numpy as np
 
 from llama_ref.golden.passes import Change, Moment, Watch
 from llama_ref.golden.summing import IN_A_ROW
+from llama_ref.golden.taps import BY_HEAD, KINDS
 from llama_ref.model import ROTATE
 from llama_ref.numerics import BFLOAT16, round_to
-from llama_ref.trace import LAYER_TAPS
 
 FLOAT16 = np.dtype(np.float16)
 Grid = Callable[[np.ndarray], np.ndarray]
@@ -205,10 +205,9 @@ def _tf32() -> list[Style]:
 
 def _in_16_bits(precision: str, grid: Grid) -> list[Style]:
     """Return the styles of a 16-bit dtype."""
-    kinds = [*LAYER_TAPS, "embed", "final_norm", "logits"]
-    once = dict.fromkeys(kinds, rounded(grid))
-    inside = {kind: once[kind] for kind in kinds if kind not in ("scores", "probs")}
-    wide_residual = {kind: once[kind] for kind in kinds if kind not in RESIDUALS}
+    once = dict.fromkeys(KINDS, rounded(grid))
+    inside = {kind: once[kind] for kind in KINDS if kind not in BY_HEAD}
+    wide_residual = {kind: once[kind] for kind in KINDS if kind not in RESIDUALS}
     operands = dict.fromkeys(OPERANDS, grid)
     fused = Style(f"{precision}, one rounding a tap", precision, "float32", "meta", once)
     return [

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_ref.golden.passes import LINEARS, Change, Moment, blocks_of_rows
+from llama_ref.golden.passes import Change, Moment, blocks_of_rows
+from llama_ref.golden.taps import LINEARS
 from llama_ref.numerics import Matrix, rows_of, widen
 
 MOST_ADDITIONS = 1024

@@ -16,25 +16,15 @@ import numpy as np
 from llama_ref.golden.case_check import CaseCheck, difference
 from llama_ref.golden.judging import Judged
 from llama_ref.golden.mistake import Mistake
-from llama_ref.golden.passes import INPUTS, Moment, Session, Watch, kind_of, tap_name
-from llama_ref.golden.replay import SPANS, Dump, replaying, rows_of_tap
+from llama_ref.golden.passes import Moment, Session, Watch
+from llama_ref.golden.replay import SPANS, Dump, replaying
 from llama_ref.golden.report import FAIL_AT
+from llama_ref.golden.taps import INPUTS, kind_of, layer_of, rows_of_tap, tap_name, visible_parts
 from llama_ref.trace import LAYER_TAPS
 
 HEAD = ("final_norm", "logits")
 EXPLAINS = 1e-4
 """A mistake that leaves this share of an error explains it, whatever that is in legal rounding."""
-
-
-def layer_of(tap: str) -> int | None:
-    """Return the layer in a tap's name.
-
-    Examples
-    --------
-    >>> layer_of("L07.q"), layer_of("logits")
-    (7, None)
-    """
-    return int(tap.partition(".")[0][1:]) if "." in tap else None
 
 
 @dataclass
@@ -47,6 +37,10 @@ class Stretch:
         The case, its candidate and its model.
     tap : str
         Where the stretch ends.
+    session : Session
+        The case in float64, which knows what the candidate has.
+    first, last : int
+        The layers that run; before layer 0 the embedding does, and `last` is -1 where nothing else.
     """
 
     check: CaseCheck
@@ -54,7 +48,6 @@ class Stretch:
     session: Session = field(init=False)
     first: int = field(init=False)
     last: int = field(init=False)
-    _entered: np.ndarray | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         assert self.check.model is not None
@@ -122,7 +115,8 @@ class Stretch:
 
         def keep(moment: Moment, dump: Dump, span: str) -> None:
             if moment.name == self.tap:
-                found.append(rows_of_tap(moment.kind, moment.computed, dump.rows).copy())
+                computed = rows_of_tap(moment.kind, moment.computed, dump.rows)
+                found.append(visible_parts(moment.kind, computed.copy(), dump.rows))
 
         self.run(mistake, replaying(self.check.source, keep))
         return found[0]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from llama_ref.golden.passes import INPUTS, kind_of
-from llama_ref.golden.report import FAIL, FAIL_AT, INHERITS, WARN, Profile, Report, Row
+from llama_ref.golden.report import FAIL, FAIL_AT, INHERITS, WARN, Profile, Report, Row, Unmatched
+from llama_ref.golden.taps import INPUTS, kind_of
 
 SINCE = {
     "attention": "from the queries, keys and values that were dumped",
@@ -30,18 +30,36 @@ def described(report: Report, *, has_replay: bool) -> Report:
     if report.verdict == FAIL and report.first is not None:
         said = _explanation(report, has_replay)
         return replace(report, headline=_headline(report), explanation=said)
+    if report.verdict == FAIL and not _is_off(report):
+        misfits = [one for one in report.unmatched if one.is_misfit]
+        names = _listed([one.name for one in misfits])
+        headline = f"What was compared is right, but not all could be compared: {names}."
+        return replace(report, headline=headline, explanation=_misfitting(misfits))
     if report.verdict == FAIL:
         headline = "Every step is right, the whole is not."
         return replace(report, headline=headline, explanation=_drift(report))
     headline = f"All {len(report.rows):,} taps are what legal {report.precision} rounding gives."
     if report.verdict == WARN:
-        worst = max(report.rows, key=lambda row: max(_own(row), _summed(row)))
-        off = max(_own(worst), _summed(worst))
+        worst = max(report.rows, key=lambda row: max(row.own_rho, _summed(row)))
+        off = max(worst.own_rho, _summed(worst))
         headline = (
             f"Nothing fails, but {worst.tap} of case {worst.case} is {off:.1f} times the worst "
             f"that legal {report.precision} rounding gives."
         )
     return replace(report, headline=headline, explanation=_passing(report, has_replay))
+
+
+def _is_off(report: Report) -> bool:
+    """Tell whether anything that was compared is wrong."""
+    is_flipped = any(one.n_decided_same < one.n_decided for one in report.logits)
+    return is_flipped or any(row.status in (FAIL, INHERITS) for row in report.rows)
+
+
+def _misfitting(misfits: Sequence[Unmatched]) -> str:
+    """Say why tensors under the names of taps cannot be those taps."""
+    said = [f"{one.name} has the name of a tap, but: {one.reason}." for one in misfits[:3]]
+    more = [f"And {len(misfits) - 3:,} more."] if len(misfits) > 3 else []
+    return " ".join([*said, *more])
 
 
 def _headline(report: Report) -> str:
@@ -58,7 +76,11 @@ def _headline(report: Report) -> str:
 def _explanation(report: Report, has_replay: bool) -> str:
     """Say what is wrong, where, how widely, why, and how sure that is."""
     row = next(r for r in report.rows if (r.case, r.tap) == report.first)
-    said = [_first_sentence(report, row, has_replay), *_where(report.profile), *_spread(report)]
+    said = [_first_sentence(report, row, has_replay), *_where(report.profile)]
+    if report.worst is not None:
+        found, right = report.worst
+        said.append(f"At its worst it is {found:.6g}, and {right:.6g} is right.")
+    said += _spread(report) if report.cause is not None else [*report.leads, *_spread(report)]
     if report.cause is not None:
         said += [report.cause.explanation, _how_sure(report)]
     elif row.tap == "embed":
@@ -68,9 +90,9 @@ def _explanation(report: Report, has_replay: bool) -> str:
         )
     elif report.is_noise:
         said.append(
-            "The error has no shape: it is rounding, coarser than any that is legal here, and no "
-            "wrong formula. Dump more taps to see in which step, or say with --dtype what the port "
-            "computes in."
+            "The error has no shape, as that of a wrong formula mostly has: it looks like "
+            "rounding, coarser than any that is legal here. Dump more taps to see in which step, "
+            "or say with --dtype what the port computes in."
         )
     elif has_replay:
         said.append(
@@ -84,7 +106,7 @@ def _explanation(report: Report, has_replay: bool) -> str:
 
 
 def _first_sentence(report: Report, row: Row, has_replay: bool) -> str:
-    off = f"{row.tap} of case {row.case} is {_times(_own(row))} legal {report.precision} rounding"
+    off = f"{row.tap} of case {row.case} is {_times(row.own_rho)} legal {report.precision} rounding"
     if not has_replay:
         return (
             f"{off} up to there. Without the weights no step is replayed, so an earlier tap that "
@@ -141,7 +163,7 @@ def _spread(report: Report) -> list[str]:
     assert report.first is not None
     kind = kind_of(report.first[1])
     same = [r for r in report.rows if kind_of(r.tap) == kind and r.local is not None]
-    wrong = [r for r in same if not _own(r) < FAIL_AT]
+    wrong = [r for r in same if not r.own_rho < FAIL_AT]
     if len(same) < 2 or not wrong:
         return []
     if len(wrong) == len(same):
@@ -178,11 +200,10 @@ def _how_sure(report: Report) -> str:
     if report.confidence == "certain" and rival is not None and rival.residual <= FAIL_AT:
         return f"{left}; {rival.id} would explain this step too, but not the others."
     if report.confidence == "certain":
-        return (
-            f"{left}; with the next best guess, {rival.id}, {rival.residual:,.0f}."
-            if rival
-            else (f"{left}.")
+        next_best = (
+            f"; with the next best guess, {rival.id}, {rival.residual:,.0f}" if rival else ""
         )
+        return f"{left}{next_best}."
     return f"{left}, but it does not explain everything that is wrong around it."
 
 
@@ -208,12 +229,6 @@ def _passing(report: Report, has_replay: bool) -> str:
     if not absent:
         return taken
     return f"{taken} {absent:,} taps were not dumped; the steps around them were judged together."
-
-
-def _own(row: Row) -> float:
-    """Return the error of the step itself; up to there, where nothing was replayed."""
-    judged = row.local or row.cumulative
-    return judged.rho if judged is not None and not np.isnan(judged.rho) else 0.0
 
 
 def _summed(row: Row) -> float:

@@ -187,7 +187,7 @@ def test_a_page_that_cannot_be_written_is_an_error(folder, tmp_path, capsys, opt
         ["make", "new", "--cases", "no-such"],
         ["make", "new", "--cases", ""],
         ["make", "new", "--model", "no-such"],
-        ["make", "new", "--tier", "dump"],
+        ["make", "new", "--tier", "whole"],
         ["make", "new", "--seed", "-1"],
         ["make", "new", "--seed", "1e3"],
         ["mend", "b"],

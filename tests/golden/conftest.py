@@ -1,8 +1,12 @@
 """Bundles that are made once for all tests that only read them."""
 
+import shutil
+
 import pytest
 
+from llama_ref.checkpoint import write_safetensors
 from llama_ref.golden import make
+from tests.golden.ported import ported
 
 TWO_LAYERS = "synthetic:golden-tiny?n_layers=2"
 
@@ -33,3 +37,18 @@ def fingerprint(tmp_path_factory):
     """The fingerprint of golden-tiny as it comes by default."""
     path = tmp_path_factory.mktemp("golden") / "fingerprint"
     return make("golden-tiny", path, tier="fingerprint")
+
+
+@pytest.fixture
+def bundle(one_layer, tmp_path):
+    """A copy of a bundle, to be spoilt."""
+    shutil.copytree(one_layer.path, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture(scope="session")
+def candidate(one_layer, tmp_path_factory):
+    """A right candidate for it: only the bundle can be at fault."""
+    path = tmp_path_factory.mktemp("candidate") / "right.safetensors"
+    write_safetensors(path, ported(one_layer))
+    return path

@@ -7,7 +7,8 @@ import numpy as np
 
 from llama_ref.config.presets import FACTOR_32
 from llama_ref.golden.cases import Case
-from llama_ref.golden.passes import Session, visible_parts
+from llama_ref.golden.passes import Session
+from llama_ref.golden.taps import visible_parts
 from tests.models import TINY, tiny_ids, tiny_model
 
 # All that golden-tiny has at half its width: square projections, whole blocks of 32, a pair of

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering import html_page
 from llama_ref.golden.report import (
     FAIL,
@@ -27,6 +26,7 @@ from llama_ref.golden.report import (
     Suspect,
     Unmatched,
 )
+from llama_ref.golden.taps import kind_of
 from llama_ref.trace import LAYER_TAPS, tap_names
 
 WHY = {
@@ -209,15 +209,18 @@ def hostile():
     """Return a report in which everything foreign attacks, and numbers are not numbers."""
     bad = Ratios(math.nan, math.inf, -math.inf, math.nan, math.inf)
     first = Row(HOSTILE, "L00.q", FAIL, Ratios(math.inf), bad, HOSTILE, math.nan, math.inf,
-                worst_index=(1, 2, 3), axes="T N H", said=HOSTILE)  # fmt: skip
+                worst_index=(1, 2, 3), axes="T N H")  # fmt: skip
     second = Row(HOSTILE, "L00.k", FAIL, Ratios(math.nan), Ratios(math.nan))
     suspect = Suspect(HOSTILE, HOSTILE, HOSTILE, math.nan)
     return Report(
-        FAIL, HOSTILE, HOSTILE, HOSTILE, HOSTILE, (HOSTILE, "L00.q"), suspect, HOSTILE, suspect,
-        [suspect], HOSTILE, [first, second], [Unmatched(HOSTILE, (1, 2), HOSTILE)],
-        {HOSTILE: [HOSTILE]}, [HOSTILE], Profile(HOSTILE, "L00.q", [math.nan, math.inf], [0, 1],
+        verdict=FAIL, headline=HOSTILE, bundle=HOSTILE, candidate=HOSTILE, precision=HOSTILE,
+        first=(HOSTILE, "L00.q"), cause=suspect, confidence=HOSTILE, runner_up=suspect,
+        also=[suspect], explanation=HOSTILE, rows=[first, second],
+        unmatched=[Unmatched(HOSTILE, (1, 2), HOSTILE)], absent={HOSTILE: [HOSTILE]},
+        notes=[HOSTILE], profile=Profile(HOSTILE, "L00.q", [math.nan, math.inf], [0, 1],
         [math.inf, math.nan], [math.nan], [[math.nan, math.inf], [1.0, -math.inf]]),
-        [LogitsSummary(HOSTILE, math.nan, math.inf, 0.0, 2, 1, 0, 0)], {HOSTILE: HOSTILE},
+        logits=[LogitsSummary(HOSTILE, math.nan, math.inf, 0.0, 2, 1, 0, 0)],
+        why={HOSTILE: HOSTILE},
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from llama_ref.golden.cases import cases_for
 from llama_ref.golden.models import held, model_of, spec_of, weights_of
-from llama_ref.golden.passes import Session, visible_parts
+from llama_ref.golden.passes import Session
+from llama_ref.golden.taps import kind_of, visible_parts
 
 SPEC = spec_of("synthetic:golden-tiny?n_layers=1")
 CASES = {case.name: case for case in cases_for(SPEC.config)}
@@ -44,5 +45,5 @@ def styled(style, case_name):
 
 def relative_error(tap, found, expected):
     """Return the root mean square error in units of the tap."""
-    found, expected = (visible_parts(tap.rpartition(".")[2], x) for x in (found, expected))
+    found, expected = (visible_parts(kind_of(tap), x) for x in (found, expected))
     return float(np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected))

@@ -12,10 +12,10 @@ from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.config import preset
 from llama_ref.config.hf import to_hf_dict
 from llama_ref.errors import BadRequest
-from llama_ref.golden import Bundle, case_names, make
-from llama_ref.golden.bundle import FINGERPRINT_KINDS
+from llama_ref.golden import Bundle, case_names, check, make
 from llama_ref.golden.cases import FAR, cases_for, chosen, shapes
 from llama_ref.golden.envelope import SHAPE
+from llama_ref.golden.making import FINGERPRINT_KINDS
 from llama_ref.golden.manifest_reading import parse_manifest
 from llama_ref.golden.measure import band_of
 from llama_ref.golden.sketch import sketch
@@ -172,7 +172,7 @@ def test_an_unknown_case_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tier": "dump"}, {"tier": ""}, {"cases": []}, {"model": "no-such-preset"}]
+    "options", [{"tier": "whole"}, {"tier": ""}, {"cases": []}, {"model": "no-such-preset"}]
 )
 def test_what_cannot_be_made_is_refused_before_anything_is_written(tmp_path, options):
     """An unknown tier or model, and no case at all, leave nothing behind."""
@@ -261,3 +261,14 @@ def test_a_checkpoint_is_known_by_its_hash(loud_checkpoint, tmp_path):
     weights = manifest_of(bundle)["models"]["main"]["weights"]
     assert weights["recipe"] == "checkpoint" and len(weights["sha256"]) == 64
     assert str(tmp_path) not in (bundle.path / "manifest.json").read_text("utf-8")
+
+
+def test_a_dump_is_the_truth_alone(tmp_path):
+    """The tier for looking at numbers has every tap and no envelope, and no candidate is judged."""
+    bundle = make(TWO_LAYERS, tmp_path / "b", cases=["two"], tier="dump")
+    (case,) = bundle.cases
+    assert bundle.taps(case) == tap_names(2)
+    assert bundle.envelope(case, "logits") is None
+    assert not [name for name in bundle.manifest.files if name.startswith("envelope")]
+    with pytest.raises(llama_ref.errors.LlamaRefError, match="dump"):
+        check(bundle, tmp_path / "b" / next(iter(bundle.manifest.files)))

@@ -1,10 +1,6 @@
 """Bundles that are damaged, foreign or hostile, by the rows of the catalogue of bad inputs."""
 
-import copy
 import hashlib
-import json
-import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,35 +9,7 @@ from llama_ref.checkpoint import write_safetensors
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.errors import BadFile, LlamaRefError, Unsupported
 from llama_ref.golden import Bundle, check
-from tests.golden.ported import ported
-
-
-@pytest.fixture
-def bundle(one_layer, tmp_path):
-    """A copy of a bundle, to be spoilt."""
-    shutil.copytree(one_layer.path, tmp_path / "bundle")
-    return tmp_path / "bundle"
-
-
-@pytest.fixture(scope="module")
-def candidate(one_layer, tmp_path_factory):
-    """A right candidate for it: only the bundle can be at fault."""
-    path = tmp_path_factory.mktemp("candidate") / "right.safetensors"
-    write_safetensors(path, ported(one_layer))
-    return path
-
-
-def read_manifest(folder):
-    return json.loads((folder / "manifest.json").read_text("utf-8"))
-
-
-def write_manifest(folder, data):
-    (folder / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
-
-
-def data_file(folder, stem="five"):
-    (path,) = folder.glob(f"{stem}-*.safetensors")
-    return path
+from tests.golden.spoiling import data_file, read_manifest, replaced, write_manifest
 
 
 def rewrite(folder, change, stem="five"):
@@ -277,93 +245,3 @@ def test_what_is_no_bundle_is_refused(tmp_path, where):
         (tmp_path / "x").mkdir()
     with pytest.raises(BadFile, match="x"):
         Bundle(tmp_path / "x")
-
-
-NAMES = [
-    "../outside.safetensors",
-    "/etc/passwd",
-    "/etc/passwd.safetensors",
-    "sub/x.safetensors",
-    "..",
-    "",
-    ".safetensors/..",
-    "x\0.safetensors",
-    "x.pkl",
-    "a\x1b[31m.safetensors",
-    "x" * 300 + ".safetensors",
-]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=map(repr, NAMES))
-def test_a_file_name_does_not_lead_out_of_the_folder(bundle, tmp_path, name):
-    """Names with a path in them, or that are none, are refused, and shown escaped."""
-    data = read_manifest(bundle)
-    own = data_file(bundle)
-    shutil.copy(own, tmp_path / "outside.safetensors")
-    data["files"][name] = data["files"].pop(own.name)
-    write_manifest(bundle, data)
-    with pytest.raises(LlamaRefError) as caught:
-        Bundle(bundle)
-    assert str(caught.value).isprintable()
-
-
-def test_names_of_cases_are_shown_escaped(bundle):
-    """A case whose name would colour a terminal is refused or printed harmlessly."""
-    data = read_manifest(bundle)
-    data["cases"][0]["name"] = "\x1b[31mfive"
-    write_manifest(bundle, data)
-    with pytest.raises(LlamaRefError) as caught:
-        Bundle(bundle)
-    assert str(caught.value).isprintable()
-
-
-HOSTILE = [None, True, -1, 2**70, 10**9, 1e308, 0.5, "x", [], {}]
-
-
-def places(value, path=()) -> Iterator[tuple]:
-    """Yield the path of every value of a JSON tree; of lists and of taps, one."""
-    yield path
-    if isinstance(value, dict):
-        keys = list(value)
-        if path and path[-1] in ("taps", "styles", "legal_logits"):
-            keys = keys[:1]
-        for key in keys:
-            yield from places(value[key], (*path, key))
-    elif isinstance(value, list) and value:
-        yield from places(value[-1], (*path, len(value) - 1))
-
-
-def replaced(tree, path, value):
-    if not path:
-        return value
-    tree = copy.deepcopy(tree)
-    at = tree
-    for key in path[:-1]:
-        at = at[key]
-    if value is DELETED:
-        del at[path[-1]]
-    else:
-        at[path[-1]] = value
-    return tree
-
-
-DELETED = object()
-
-
-def test_any_value_of_the_manifest_may_be_anything(bundle, candidate):
-    """With each value in turn of another type, sign or size, or gone, only our errors come out."""
-    data = read_manifest(bundle)
-    n_refused, accepted, faults = 0, [], []
-    for path in places(data):
-        for value in [*HOSTILE, DELETED] if path else HOSTILE:
-            write_manifest(bundle, replaced(data, path, value))
-            try:
-                check(bundle, candidate)
-                accepted.append(path)
-            except LlamaRefError as error:
-                assert str(error).isprintable()
-                n_refused += 1
-            except Exception as error:
-                faults.append((path, value, error))
-    assert faults == []
-    assert n_refused > 3 * len(accepted) > 0

@@ -43,7 +43,7 @@ def writer(folder, *words, model=ONE_LAYER, **options):
 def test_235_what_stands_there_is_not_replaced_unasked(old):
     """A bundle is replaced only on request, and the message says how."""
     before = content(old)
-    with pytest.raises(BadRequest, match="found a bundle; say --overwrite to replace it"):
+    with pytest.raises(BadRequest, match="found a bundle; overwrite=True, --overwrite replaces it"):
         make(ONE_LAYER, old, cases=["two"])
     assert content(old) == before
 

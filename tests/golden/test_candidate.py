@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llama_ref.golden.candidate.pieces import swap_pairing
+from llama_ref.golden.pairing import swap_pairing
 from llama_ref.trace import tap_names
 from tests.golden.dumps import (
     G,

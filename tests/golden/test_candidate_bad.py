@@ -73,6 +73,8 @@ NAMES = {
     "unknown": ("blk.0.query", "no naming scheme knows"),
     "a weight": ("model.layers.0.self_attn.q_proj.weight", "no naming scheme knows"),
     "renamed": ("L00.qq", "no naming scheme knows"),
+    "misspelled": ("L00.k_ropes", "is it L00.k_rope?"),
+    "misspelled outside": ("logit", "is it logits?"),
     "another case": ("near/embed", "no case is called 'near'"),
     "layer too large": ("L02.q", "2 layers"),
     "layer too large in hf": ("model.layers.7", "2 layers"),

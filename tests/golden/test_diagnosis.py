@@ -6,7 +6,7 @@ All of them, on the cases that a bundle has by default, are in test_every_mistak
 import pytest
 
 from llama_ref.golden.mistakes import MISTAKES
-from llama_ref.golden.passes import kind_of
+from llama_ref.golden.taps import kind_of
 from tests.golden.port_mistakes import SHOWS_FIRST_AT, UNKNOWN_SHOWS_FIRST_AT
 from tests.golden.ported import checked, ported, row_of
 
@@ -74,6 +74,35 @@ def test_the_explanation_says_how_much_and_where_to_look(report):
     assert "of 19 tokens are wrong" in report.explanation
     assert report.cause.explanation in report.explanation
     assert report.runner_up.id in report.explanation
+
+
+def test_the_worst_number_stands_beside_the_right_one(report):
+    """The report has both, and says both in the explanation."""
+    found, right = report.worst
+    assert abs(found - right) > 1e-3
+    assert f"it is {found:.6g}, and {right:.6g} is right" in report.explanation
+
+
+def test_a_factor_that_no_mistake_has_is_said(shaped, tmp_path):
+    """Scores that are all 0.7 of what they should be have no known cause, and that one number."""
+    tensors = ported(shaped)
+    for case in shaped.cases:
+        tensors[f"{case.name}/L00.scores"] = tensors[f"{case.name}/L00.scores"] * 0.7
+    report = checked(shaped, tensors, tmp_path)
+    assert (report.first[1], report.cause, report.runner_up) == ("L00.scores", None, None)
+    assert "Every number is 0.7 times what it should be" in report.explanation
+
+
+def test_a_mistake_behind_the_cache_is_said(shaped, tmp_path):
+    """What goes wrong in the second call alone is no rounding, and the words send to the cache."""
+    tensors = ported(shaped)
+    for case in shaped.cases:
+        name, n_first = f"{case.name}/L00.q_rope", case.chunks[0]
+        tensors[name] = tensors[name].copy()
+        tensors[name][n_first:, :, ::3] *= -1
+    report = checked(shaped, tensors, tmp_path)
+    assert (report.first[1], report.cause, report.is_noise) == ("L00.q_rope", None, False)
+    assert "first call are right and all of the later calls are wrong" in report.explanation
 
 
 def test_steps_that_are_right_inherit(report):

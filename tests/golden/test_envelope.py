@@ -16,41 +16,41 @@ from tests.golden.styled import CASES, SPEC, relative_error, styled, truth, weig
 
 
 @cache
-def pieces(case_name):
+def stages(case_name):
     return list(record(CASES[case_name], SPEC, weights()))
 
 
-def test_a_case_comes_in_pieces_in_dataflow_order():
+def test_a_case_comes_in_stages_in_dataflow_order():
     """The embedding, each layer, the head; each with its own taps, all of one shape."""
-    found = pieces("five")
-    assert [piece.layer for piece in found] == [None, 0, None]
-    assert [tuple(piece.truth) for piece in found] == [
+    found = stages("five")
+    assert [stage.layer for stage in found] == [None, 0, None]
+    assert [tuple(stage.truth) for stage in found] == [
         ("embed",),
         tuple(LAYER_TAPS),
         ("final_norm", "logits"),
     ]
-    for piece in found:
-        assert piece.envelope.keys() == piece.truth.keys()
-        assert all(array.shape == SHAPE for array in piece.envelope.values())
-        assert all(array.dtype == np.float64 for array in piece.truth.values())
+    for stage in found:
+        assert stage.envelope.keys() == stage.truth.keys()
+        assert all(array.shape == SHAPE for array in stage.envelope.values())
+        assert all(array.dtype == np.float64 for array in stage.truth.values())
 
 
 def test_the_truth_is_the_float64_pass():
     """What a bundle stores as the truth is what the model traces in float64, bit for bit."""
     expected = truth("five")
-    for piece in pieces("five"):
-        for kind, array in piece.truth.items():
-            name = kind if piece.layer is None else f"L00.{kind}"
+    for stage in stages("five"):
+        for kind, array in stage.truth.items():
+            name = kind if stage.layer is None else f"L00.{kind}"
             assert np.array_equal(array, expected[name])
 
 
 def test_the_envelope_is_the_worst_style_of_a_class():
     """At every tap, span, band and measure it is the largest of its styles and of float32's."""
-    for piece in pieces("five"):
-        for kind, envelope in piece.envelope.items():
+    for stage in stages("five"):
+        for kind, envelope in stage.envelope.items():
             for row, precision in enumerate(PRECISIONS):
                 legal = (precision, "float32")
-                own = [piece.by_style[s.name, kind] for s in STYLES if s.precision in legal]
+                own = [stage.by_style[s.name, kind] for s in STYLES if s.precision in legal]
                 with np.errstate(all="ignore"):
                     worst = np.fmax.reduce(own)
                 assert np.array_equal(envelope[row], worst, equal_nan=True)
@@ -64,7 +64,7 @@ def test_a_step_is_measured_from_the_style_s_own_numbers():
     reference = reference.reshape(taps["L00.q"].shape)
     band_T = band_of(CASES["five"].positions)
     expected = measure(taps["L00.q"] - reference, reference, "T N H", band_T)
-    found = pieces("five")[1].by_style[style.name, "q"]
+    found = stages("five")[1].by_style[style.name, "q"]
     assert np.allclose(found[OP], expected, rtol=1e-6, equal_nan=True)
     assert found[OP, 0, WHOLE] < found[MODEL, 0, WHOLE]
 
@@ -72,7 +72,7 @@ def test_a_step_is_measured_from_the_style_s_own_numbers():
 def test_the_error_of_a_layer_and_of_attention_begin_where_they_say():
     """Over a layer everything since its input counts, over attention all since q, k and v."""
     style = next(s for s in STYLES if s.name == "bfloat16, transformers")
-    found = pieces("five")[1].by_style
+    found = stages("five")[1].by_style
     ctx = found[style.name, "ctx"][:, 0, WHOLE]
     assert ctx[OP] < ctx[ATTENTION] < ctx[LAYER]
     # The first layer is entered by the embedding, which is exact: there the layer is the model.
@@ -85,20 +85,20 @@ def test_the_error_of_a_layer_and_of_attention_begin_where_they_say():
 
 def test_what_cannot_be_measured_is_nan():
     """Spans that a tap has not got, bands without a token; everything else is a number."""
-    for piece in pieces("five"):
-        for kind, envelope in piece.envelope.items():
+    for stage in stages("five"):
+        for kind, envelope in stage.envelope.items():
             known = ~np.isnan(envelope[:, :, 0, WHOLE])
             assert known[:, OP].all() and known[:, MODEL].all()
             assert known[:, ATTENTION].all() == (kind == "ctx")
             assert known[:, LAYER].all() == (kind != "embed")
             assert np.isnan(envelope[:, :, 1:]).all()  # five tokens from position 0
-    far = pieces("far")[1].envelope["q_rope"]
+    far = stages("far")[1].envelope["q_rope"]
     assert not np.isnan(far[:, OP, :, WHOLE]).any()
 
 
 def test_rope_has_an_envelope_that_grows_with_the_position():
     """In float32 an angle is off by the more the larger it is; in bfloat16 by its dtype alone."""
-    far = pieces("far")[1].envelope["q_rope"]
+    far = stages("far")[1].envelope["q_rope"]
     float32 = far[PRECISIONS.index("float32"), OP, :, WHOLE]
     assert float32[-1] > 50 * float32[0]
     bfloat16 = far[PRECISIONS.index("bfloat16"), OP, :, WHOLE]
@@ -107,7 +107,7 @@ def test_rope_has_an_envelope_that_grows_with_the_position():
 
 def test_finer_classes_have_narrower_envelopes():
     """Of float32 everything is narrower than of bfloat16; a float16 cache shows behind it alone."""
-    for kind, envelope in pieces("prefill")[1].envelope.items():
+    for kind, envelope in stages("prefill")[1].envelope.items():
         whole_P = envelope[:, OP, 0, WHOLE]
         fine, cache16, _, _, coarse = whole_P
         assert fine < coarse, kind
@@ -116,12 +116,12 @@ def test_finer_classes_have_narrower_envelopes():
 
 def test_an_embedding_is_exact():
     """Looking a row up errs in nothing, and weights are exact in 16 bits."""
-    assert np.nanmax(pieces("five")[0].envelope["embed"]) == 0
+    assert np.nanmax(stages("five")[0].envelope["embed"]) == 0
 
 
 def test_logits_of_every_style_are_kept_by_class():
-    """The head's piece has the logits of each style, from which divergences are made."""
-    kept = pieces("five")[-1].legal_logits
+    """The stage of the head has the logits of each style, from which divergences are made."""
+    kept = stages("five")[-1].legal_logits
     assert {name: len(own) for name, own in kept.items()} == {
         name: sum(s.precision == name for s in STYLES) for name in PRECISIONS
     }

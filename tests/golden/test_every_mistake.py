@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from llama_ref.golden import case_names, make
-from llama_ref.golden.passes import kind_of
+from llama_ref.golden.taps import kind_of
 from tests.golden.port_mistakes import (
     MISTAKES,
     SHOWS_FIRST_AT,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_ref.golden.mistakes import MISTAKES
-from llama_ref.golden.passes import INPUTS, visible_parts
+from llama_ref.golden.taps import INPUTS, visible_parts
 from tests.golden.moments import CASES, CONFIGS, MAIN, change_of, moments, session_of
 
 CHANGE = 1e-9

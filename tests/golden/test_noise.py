@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llama_ref.golden.noise import explained_by_factors, is_noise, size_of
+from llama_ref.golden.noise import common_factor, explained_by_factors, is_noise, size_of
 from llama_ref.golden.styles import cut_to_tf32, to_bfloat16, to_float16, to_tf32
 
 RNG = np.random.default_rng(0)
@@ -38,6 +38,9 @@ MISTAKES = {
     "garbage in a third of the tokens": np.where(
         np.arange(48)[:, None] % 3, 1e-6, 0.3 * RNG.standard_normal((48, 96))
     ),
+    "garbage behind a cache": np.where(
+        np.arange(48)[:, None] < 18, 1e-8, 0.2 * RNG.standard_normal((48, 96))
+    ),
     "one element": np.pad([[1.0]], ((20, 27), (50, 45))),
 }
 
@@ -46,6 +49,35 @@ MISTAKES = {
 def test_a_wrong_formula_is_not_noise(name):
     """An error that follows the numbers, a token or a channel, or sits in one place, is none."""
     assert not is_noise(MISTAKES[name], UNEVEN_TD)
+
+
+def test_a_token_without_error_is_noise_only_where_a_step_can_be_exact():
+    """RoPE rounds nothing at position 0; a layer that rounds everywhere but there turns wrongly."""
+    error = to_bfloat16(NORMAL_TD) - NORMAL_TD
+    error[0] = 0
+    assert is_noise(error, NORMAL_TD, can_be_exact=True)
+    assert not is_noise(error, NORMAL_TD)
+    error[: len(error) // 3] = 0
+    assert not is_noise(error, NORMAL_TD, can_be_exact=True)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0, -1.0, 1.001])
+def test_a_factor_is_told(factor):
+    """Whatever all numbers are multiplied by is found to the last digits, with rounding on it."""
+    error = to_float16(factor * NORMAL_TD).astype(float) - NORMAL_TD
+    found = common_factor(factor * NORMAL_TD - NORMAL_TD, NORMAL_TD)
+    assert found == pytest.approx(factor, rel=1e-12)
+    if abs(factor - 1) > 0.1:
+        assert common_factor(error, NORMAL_TD) == pytest.approx(factor, rel=1e-3)
+
+
+def test_what_is_no_factor_is_not_told():
+    """Noise, a shift, a gain by channel and no numbers at all have no common factor."""
+    for error in (to_bfloat16(NORMAL_TD) - NORMAL_TD, np.ones((48, 96)), np.full((48, 96), np.nan)):
+        assert common_factor(error, NORMAL_TD) is None
+    assert common_factor(MISTAKES["a gain by channel"], UNEVEN_TD) is None
+    assert common_factor(np.ones((4, 4)), np.zeros((4, 4))) is None
+    assert common_factor(np.full((4, 4), 1e300), np.ones((4, 4))) is None
 
 
 def test_a_mistake_with_noise_on_it_is_a_mistake():

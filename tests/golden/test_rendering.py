@@ -11,12 +11,12 @@ from importlib.resources import files
 import pytest
 
 from llama_ref.cli.terminal import UNSAFE
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering import html_page
 from llama_ref.golden.rendering.diagram import BOXES, EDGES
 from llama_ref.golden.rendering.scales import LogAxis, Palette, bins
-from llama_ref.golden.rendering.terms import KINDS, MEANING, next_step, number
+from llama_ref.golden.rendering.terms import MEANING, next_step, number
 from llama_ref.golden.report import Report
+from llama_ref.golden.taps import KINDS, kind_of
 from llama_ref.trace import tap_names
 from tests.golden import reports
 

@@ -11,10 +11,10 @@ import pytest
 
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import UNSAFE, Paint
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering import junit_xml
 from llama_ref.golden.rendering.terms import next_step, number, standing
 from llama_ref.golden.report import FAIL, INHERITS, WARN, LogitsSummary, Report, Row, Unmatched
+from llama_ref.golden.taps import kind_of
 from llama_ref.trace import tap_names
 from tests.golden import reports
 

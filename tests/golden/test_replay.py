@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from llama_ref.golden.passes import INPUTS, Session, whole
-from llama_ref.golden.replay import Dump, replaying, rows_of_tap, span_of
+from llama_ref.golden.passes import Session, whole
+from llama_ref.golden.replay import Dump, replaying, span_of
+from llama_ref.golden.taps import INPUTS, kind_of, rows_of_tap
 from llama_ref.trace import LAYER_TAPS, tap_names
 from tests.golden.moments import CHUNKS, FAR, NEAR
 from tests.models import TINY, tiny_model
@@ -22,7 +23,7 @@ class Taps:
     def get(self, tap):
         if tap not in self.taps:
             return None
-        return Dump(rows_of_tap(tap.rpartition(".")[2], self.taps[tap], self.rows), self.rows)
+        return Dump(rows_of_tap(kind_of(tap), self.taps[tap], self.rows), self.rows)
 
 
 def replayed(source, case=NEAR):
@@ -100,12 +101,12 @@ def test_a_span_reaches_back_to_the_nearest_taps_there_are(taps, expected):
 @pytest.mark.parametrize("kind", [kind for kind in INPUTS if kind not in ("embed", "logits")])
 def test_one_missing_tap_lengthens_only_the_steps_that_read_it(kind):
     """Without one kind of tap exactly its readers are taken over more than an op."""
-    spans = spans_of([tap for tap in ALL if tap.rpartition(".")[2] != kind])
+    spans = spans_of([tap for tap in ALL if kind_of(tap) != kind])
     readers = {name for name, inputs in INPUTS.items() if kind in inputs}
     if kind == "out":
         readers = {name for name, inputs in INPUTS.items() if "hidden" in inputs}
     longer = {tap for tap, span in spans.items() if span != "op"}
-    expected = {tap for tap in spans if tap.rpartition(".")[2] in readers}
+    expected = {tap for tap in spans if kind_of(tap) in readers}
     if kind == "out":  # what enters the first layer is the embedding
         expected -= {tap for tap in expected if tap.startswith("L00.")}
     assert longer == expected

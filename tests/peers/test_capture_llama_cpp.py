@@ -9,9 +9,9 @@ import pytest
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.config.presets import FACTOR_8
 from llama_ref.errors import BadFile, BadRequest
-from llama_ref.golden.capture.ggml_run import LlamaCpp, run_case, run_cases
+from llama_ref.golden.capture.ggml_run import LlamaCpp, run_cases
 from llama_ref.golden.cases import Case
-from llama_ref.golden.passes import kind_of, visible_parts
+from llama_ref.golden.taps import kind_of, visible_parts
 from llama_ref.trace import tap_names
 from tests.models import TINY
 from tests.peers.assembled import our_model, weights_of
@@ -42,7 +42,7 @@ def files(tmp_path_factory):
 
 def captured(path, case, **options):
     with LlamaCpp(path, **options) as model:
-        return run_case(model, case)
+        return model.run(case)
 
 
 def truth():

@@ -11,7 +11,7 @@ from llama_ref.checkpoint.write import write_safetensors
 from llama_ref.errors import BadRequest, Unsupported
 from llama_ref.golden.capture.hf import capture_transformers, feed, run_case, run_cases
 from llama_ref.golden.cases import Case
-from llama_ref.golden.passes import visible_parts
+from llama_ref.golden.taps import kind_of, visible_parts
 from llama_ref.numerics import widen
 from llama_ref.trace import tap_names
 from tests.peers.assembled import our_model, weights_of
@@ -34,7 +34,7 @@ def assert_near_ours(taps, bound):
     """Compare with our float32: its angles at these positions are transformers', float64's not."""
     for name, ours in our_model(CONFIG, weights_of(CONFIG)).trace(IDS, FAR).items():
         if name in taps:
-            shown = [visible_parts(name.rpartition(".")[2], x) for x in (widen(taps[name]), ours)]
+            shown = [visible_parts(kind_of(name), x) for x in (widen(taps[name]), ours)]
             assert_near(*shown, bound, name)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from llama_ref.checkpoint.write import write_safetensors
 from llama_ref.golden import check
-from llama_ref.golden.passes import kind_of
+from llama_ref.golden.taps import kind_of
 from weights_tools.validate_golden import run_bundle
 from weights_tools.validate_peers import llama_cpp_peers
 

@@ -51,7 +51,7 @@ def open_dump(path: Path, cases: Collection[str]) -> tuple[list[StoredTensor], l
     LimitExceeded
         If there are more than 200,000 tensors.
     """
-    if path.is_dir():
+    if _is_folder(path):
         tensors, skipped = _open_folder(path, cases)
     else:
         tensors, skipped = _open_file(path, path.stem if path.stem in cases else None), []
@@ -67,7 +67,7 @@ def _open_folder(folder: Path, cases: Collection[str]) -> tuple[list[StoredTenso
     others: list[Path] = []
     for name in _visible(folder):
         path = folder / name
-        if path.is_dir() and name in cases:
+        if name in cases and _is_folder(path):
             inner = [path / file for file in _visible(path)]
             for file in filter(_is_readable, inner):
                 call = int(file.stem) if file.stem.isdecimal() else None
@@ -86,14 +86,30 @@ def _visible(folder: Path) -> list[str]:
 
 
 def _is_readable(path: Path) -> bool:
-    return path.suffix in OPENERS and not path.is_dir()
+    return path.suffix in OPENERS and not _is_folder(path)
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether this is a folder; of what cannot be looked at, opening it will say why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _unread(paths: Iterable[Path], read: set[Path], folder: Path) -> list[str]:
     """Return those that neither were read nor hold a raw file that was."""
     holding = read | {parent for file in read for parent in file.parents}
-    unread = [path for path in paths if path.resolve() not in holding]
+    unread = [path for path in paths if _resolved(path) not in holding]
     return [printable(os.fspath(path.relative_to(folder))) for path in unread]
+
+
+def _resolved(path: Path) -> Path:
+    """Return where links lead to; a link that leads to itself leads nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _open_file(path: Path, case: str | None, call: int | None = None) -> list[StoredTensor]:

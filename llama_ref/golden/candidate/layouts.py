@@ -21,39 +21,10 @@ from itertools import permutations
 
 import numpy as np
 
-from llama_ref.config import Config
-from llama_ref.trace import LAYER_TAPS
-
-OUTER_AXES = {"embed": "T D", "final_norm": "T D", "logits": "T V"}
+from llama_ref.golden.taps import axes_of
 
 Form = tuple[str, ...]
 """The letters of each axis of an array: ("T", "NH") has heads side by side."""
-
-
-def axes_of(kind: str) -> Form:
-    """Return the axes of a kind of tap.
-
-    Examples
-    --------
-    >>> axes_of("q"), axes_of("logits")
-    (('T', 'N', 'H'), ('T', 'V'))
-    """
-    return tuple((OUTER_AXES | LAYER_TAPS)[kind].split())
-
-
-def sizes_of(config: Config, n_rows: int, n_seen: int) -> dict[str, int]:
-    """Return how long each axis is when `n_rows` tokens are fed and `n_seen` are seen."""
-    return {
-        "T": n_rows,
-        "S": n_seen,
-        "N": config.n_heads,
-        "K": config.n_kv_heads,
-        "G": config.n_heads // config.n_kv_heads,
-        "H": config.head_dim,
-        "D": config.d_model,
-        "F": config.d_ff,
-        "V": config.vocab_size,
-    }
 
 
 @dataclass(frozen=True)
@@ -119,7 +90,7 @@ def fit(
     kind : str
         The tap without its layer.
     sizes : mapping of str to int
-        From `sizes_of`.
+        From `taps.sizes_of`.
     order : str
         The axes as the source is known to have them, where not in our order.
     widest : int
@@ -130,7 +101,7 @@ def fit(
     Fit or str
         A sentence saying what was expected, if there is no way or more than one.
     """
-    axes = axes_of(kind)
+    axes = tuple(axes_of(kind).split())
     known = list(_known_forms(axes, tuple(order.split()) or axes))
     found = _first(shape, axes, known, sizes, widest=widest)
     if found:

@@ -17,12 +17,13 @@ from llama_ref.config import Config
 from llama_ref.errors import BadRequest, CompareError, printable, shown
 from llama_ref.golden.candidate.files import open_dump
 from llama_ref.golden.candidate.names import Names
-from llama_ref.golden.candidate.pieces import Assembly, Dump, notes_of
+from llama_ref.golden.candidate.pieces import Assembly, notes_of
 from llama_ref.golden.candidate.places import Places
 from llama_ref.golden.cases import Case
+from llama_ref.golden.pairing import PAIRINGS
+from llama_ref.golden.replay import Dump
 from llama_ref.golden.report import Unmatched
 
-PAIRINGS = ("half_split", "interleaved")
 KNOWN_NAMES = (
     "names such as far/L00.q (ours), model.layers.0.self_attn.q_proj (hf), "
     "layers.0.attention.wq (meta) or Qcur-0 (MUL_MAT) (ggml)"

@@ -12,18 +12,28 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from llama_ref.errors import BadRequest, printable, shown
 from llama_ref.golden.candidate.ggml import Ggml, counted_from_zero
 from llama_ref.golden.candidate.schemes import META, OURS, HuggingFace, Meaning, Scheme
-from llama_ref.golden.candidate.user_map import Translated, UserMap, read_user_map
+from llama_ref.golden.candidate.user_map import (
+    NAME_LIMIT,
+    SECONDS_LIMIT,
+    Translated,
+    UserMap,
+    read_user_map,
+)
+from llama_ref.golden.taps import OUTSIDE
+from llama_ref.trace import LAYER_TAPS
 
-NAME_LIMIT = 300
-"""Characters of a name that is looked at; the longest that is known has less than 100."""
 CALL = re.compile(r"([0-9]{1,5})/(.*)", re.DOTALL)
+NEAR, LONGEST = 0.75, 16
+"""How like a tap's name another has to be for it to be a slip, and how long it may be."""
 SCHEMES = ("llama_ref", "hf", "meta", "ggml")
 
 
@@ -87,6 +97,7 @@ class Names:
     ):
         self.n_layers, self.cases = n_layers, n_layers.keys()
         self.user_map = _asked_map(asked)
+        self._until = time.monotonic() + SECONDS_LIMIT
         ggml = Ggml(from_zero=counted_from_zero(names))
         schemes: list[Scheme] = [OURS, HuggingFace(), META, ggml]
         if self.user_map:
@@ -114,10 +125,10 @@ class Names:
     def _read_mapped(self, name: str, case: str | None, own: UserMap) -> tuple[Address, Meaning]:
         """Translate a name, or what is left of it behind case and call, and read the result."""
         address = split_name(name, self.cases)
-        translated = own.translate(name)
+        translated = own.translate(name, self._until)
         if not translated:
             prefix = name[: len(name) - len(address.rest)]
-            behind = own.translate(address.rest)
+            behind = own.translate(address.rest, self._until)
             translated = {Translated(prefix + one.name, one.pairing) for one in behind}
         if not translated:
             return address, Meaning(refused=f"no expression of {own.path.name} matches its name")
@@ -139,16 +150,32 @@ class Names:
         if meanings:
             return Meaning(refused="naming schemes disagree about its name: say which with --names")
         refused = "no naming scheme knows its name"
+        if near := _near(rest):
+            refused += f" (is it {near}?)"
         if "/" in rest:
             refused += f", and no case is called {shown(rest.partition('/')[0])}"
         return Meaning(refused=refused)
+
+
+def _near(rest: str) -> str:
+    """Return one of our taps whose name is nearly this one; nothing if there is none.
+
+    Examples
+    --------
+    >>> _near("L00.k_ropes"), _near("logit"), _near("blk.0.query")
+    ('L00.k_rope', 'logits', '')
+    """
+    before, dot, last = rest.rpartition(".")
+    kinds = LAYER_TAPS if re.fullmatch(r"L\d{1,4}", before) else () if dot else OUTSIDE
+    near = get_close_matches(last, kinds, n=1, cutoff=NEAR) if len(last) <= LONGEST else []
+    return f"{before}{dot}{near[0]}" if near else ""
 
 
 def _asked_map(asked: str | os.PathLike[str] | None) -> UserMap | None:
     """Return the user's own map, if that was asked for."""
     if asked is None or asked in SCHEMES:
         return None
-    if not Path(asked).suffix and not Path(asked).exists():
+    if not Path(asked).suffix and not os.path.lexists(asked):
         expected = f"{', '.join(SCHEMES)} or a JSON file"
         raise BadRequest("naming scheme", expected=expected, found=shown(os.fspath(asked)))
     return read_user_map(asked)

@@ -23,7 +23,7 @@ import numpy as np
 from llama_ref.checkpoint.readahead import let_go
 from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, shown
 from llama_ref.files import map_bytes
-from llama_ref.golden.candidate.stored import TENSORS_LIMIT, StoredTensor
+from llama_ref.golden.candidate.stored import AXES_LIMIT, TENSORS_LIMIT, StoredTensor
 
 READ_LIMIT = 16 * 2**20
 """Bytes read at once: as long as the archive's directory may be."""
@@ -97,7 +97,7 @@ def open_npz(path: Path) -> list[StoredTensor]:
     Unsupported
         An array of Python objects.
     LimitExceeded
-        A directory of more than 16 MiB, or more than 200,000 arrays.
+        A directory of more than 16 MiB, more than 200,000 arrays, or more than 32 axes of one.
     """
     raw = map_bytes(path)
     try:
@@ -145,6 +145,9 @@ def _describe(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> 
             thing, expected="numbers", found="Python objects, which are never loaded", file=path
         )
     n_bytes = math.prod(shape) * dtype.itemsize
+    if len(shape) > AXES_LIMIT:
+        limit = f"at most {AXES_LIMIT} axes"
+        raise LimitExceeded(f"{thing}: shape", expected=limit, found=len(shape), file=path)
     if min(shape, default=0) < 0 or start + n_bytes != member.file_size:
         expected = f"{n_bytes:,} bytes for {dtype} of shape {shape}"
         raise BadFile(thing, expected=expected, found=f"{member.file_size - start:,}", file=path)
@@ -179,7 +182,9 @@ def _load(
                 filled += len(block)
         if filled < len(target):
             raise EOFError(f"{filled:,} bytes of {len(target):,}")
-    except ZIP_ERRORS as error:
+    except LlamaRefError:
+        raise
+    except (*ZIP_ERRORS, ValueError) as error:  # or a header that has changed since it was read
         raise BadFile(
             f"array {shown(member.filename)}", found=shown(str(error)), file=path
         ) from None

@@ -13,26 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_ref.golden.candidate.layouts import Fit
-from llama_ref.golden.candidate.schemes import PAIRED, Meaning
+from llama_ref.golden.candidate.schemes import Meaning
 from llama_ref.golden.candidate.stored import StoredTensor
-from llama_ref.golden.passes import kind_of
+from llama_ref.golden.pairing import PAIRED, swap_pairing
+from llama_ref.golden.replay import Dump
+from llama_ref.golden.taps import kind_of, row_axis
 from llama_ref.numerics import round_to, widen
-
-
-@dataclass(frozen=True)
-class Dump:
-    """What a candidate has at one tap.
-
-    Attributes
-    ----------
-    array : ndarray
-        In our axes and the bundle's pairing, of the dtype it was stored in.
-    rows : range
-        The tokens that it covers: all of them, or the last ones.
-    """
-
-    array: np.ndarray
-    rows: range
 
 
 @dataclass(frozen=True)
@@ -86,28 +72,6 @@ class Piece:
         return np.ascontiguousarray(array)
 
 
-def swap_pairing(x_TNH: np.ndarray, target: str) -> np.ndarray:
-    """Reorder the channels of each head from the other pairing to the target's.
-
-    Parameters
-    ----------
-    x_TNH : ndarray of shape (T, N, H)
-    target : {"half_split", "interleaved"}
-
-    Returns
-    -------
-    ndarray of shape (T, N, H)
-
-    Examples
-    --------
-    >>> swap_pairing(np.array([[[0, 10, 1, 11]]]), "half_split").tolist()  # pairs (0, 10), (1, 11)
-    [[[0, 1, 10, 11]]]
-    """
-    T, N, H = x_TNH.shape
-    apart = (H // 2, 2) if target == "half_split" else (2, H // 2)
-    return x_TNH.reshape(T, N, *apart).swapaxes(-1, -2).reshape(T, N, H)
-
-
 @dataclass(frozen=True)
 class Assembly:
     """All pieces of one tap of one case, in order.
@@ -130,9 +94,8 @@ class Assembly:
     def read(self) -> Dump:
         """Read and join the pieces; columns of scores that a call does not see yet become 0."""
         parts = [piece.array() for piece in self.pieces]
-        axis = 0
-        if kind_of(self.pieces[0].tap) in ("scores", "probs"):
-            axis = 1
+        axis = row_axis(kind_of(self.pieces[0].tap))
+        if axis:
             parts = [
                 np.pad(part, ((0, 0), (0, 0), (0, self.n_tokens - part.shape[-1])))
                 for part in parts

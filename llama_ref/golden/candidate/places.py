@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 
 from llama_ref.config import Config
 from llama_ref.golden.candidate.assembling import assemble
-from llama_ref.golden.candidate.layouts import fit, sizes_of
+from llama_ref.golden.candidate.layouts import fit
 from llama_ref.golden.candidate.names import Names
 from llama_ref.golden.candidate.pieces import Assembly, Piece
 from llama_ref.golden.candidate.schemes import Meaning
 from llama_ref.golden.candidate.stored import StoredTensor
 from llama_ref.golden.cases import Case
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.report import Unmatched
+from llama_ref.golden.taps import kind_of, place_of, sizes_of
 from llama_ref.numerics import ACTIVATION_DTYPES
-from llama_ref.trace import tap_names
 
 FLOATS = tuple(ACTIVATION_DTYPES.values())
 
@@ -55,7 +54,7 @@ class Places:
         case, call, meaning = whose
         pieces = self._pieces_of(tensor, meaning, case, call)
         if isinstance(pieces, str):
-            return self._refuse(tensor, pieces)
+            return self._refuse(tensor, pieces, is_misfit=True)
         for piece in pieces:
             self._pieces[case.name, piece.tap].append(piece)
         return None
@@ -63,17 +62,16 @@ class Places:
     def assemble(self) -> dict[str, dict[str, Assembly]]:
         """Join pieces to taps, by case, in dataflow order; list those that cannot be joined."""
         found: dict[str, dict[str, Assembly]] = {name: {} for name in self.cases}
-        for name, case in self.cases.items():
-            for tap in tap_names(self.configs[case.model].n_layers):
-                assembly, refusals = assemble(case, self._pieces.get((name, tap), []))
-                for piece, reason in refusals:
-                    self._refuse(piece.stored, reason)
-                if assembly:
-                    found[name][tap] = assembly
+        for name, tap in sorted(self._pieces, key=lambda key: place_of(key[1])):
+            assembly, refusals = assemble(self.cases[name], self._pieces[name, tap])
+            for refusal in refusals:
+                self._refuse(refusal.piece.stored, refusal.reason, is_misfit=refusal.is_misfit)
+            if assembly:
+                found[name][tap] = assembly
         return found
 
-    def _refuse(self, tensor: StoredTensor, reason: str) -> None:
-        self.unmatched.append(Unmatched(tensor.label, tensor.shape, reason))
+    def _refuse(self, tensor: StoredTensor, reason: str, *, is_misfit: bool = False) -> None:
+        self.unmatched.append(Unmatched(tensor.label, tensor.shape, reason, is_misfit))
 
     def _whose(self, tensor: StoredTensor) -> tuple[Case, int | None, Meaning] | str:
         """Return the case and call of a tensor and what it stands for, or why it is not used."""
@@ -85,8 +83,6 @@ class Places:
             return "its name and that of its file say different things"
         if meaning.refused:
             return meaning.refused
-        if tensor.dtype not in FLOATS:
-            return f"its dtype is {tensor.dtype}, and taps are {', '.join(ACTIVATION_DTYPES)}"
         if name is None:
             return "neither its name nor that of its file says which case (far/L00.q)"
         case = self.cases[name]
@@ -98,6 +94,8 @@ class Places:
         self, tensor: StoredTensor, meaning: Meaning, case: Case, call: int | None
     ) -> list[Piece] | str:
         """Return the tensor as each tap that it holds; a sentence, if one of them does not fit."""
+        if tensor.dtype not in FLOATS:
+            return f"its dtype is {tensor.dtype}, and taps are {', '.join(ACTIVATION_DTYPES)}"
         config, until = self.configs[case.model], len(case.chunks) if call is None else call + 1
         n_seen = sum(case.chunks[:until])
         sizes = sizes_of(config, n_seen if call is None else case.chunks[call], n_seen)

@@ -29,7 +29,7 @@ import numpy as np
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.errors import BadFile, LimitExceeded, is_whole, shown
 from llama_ref.files import map_bytes, open_regular
-from llama_ref.golden.candidate.stored import TENSORS_LIMIT, StoredTensor
+from llama_ref.golden.candidate.stored import AXES_LIMIT, TENSORS_LIMIT, StoredTensor
 from llama_ref.strict_json import read_json
 
 DESCRIPTION_LIMIT = 64 * 2**20
@@ -61,7 +61,7 @@ def open_raw(path: Path) -> list[StoredTensor]:
         If the description is not of this form, or a file is outside its folder, absent, or not as
         long as its tensors.
     LimitExceeded
-        If it describes more than 200,000 tensors.
+        If it describes more than 200,000 tensors, or one of more than 32 axes.
     """
     described = read_json(path, limit=DESCRIPTION_LIMIT)
     if not isinstance(described, dict):
@@ -99,6 +99,9 @@ def _span(name: str, fields: Any, path: Path) -> Span:
     if not isinstance(shape, list) or not all(is_whole(size, 0, 2**48) for size in shape):
         expected = "a list of integers >= 0"
         raise BadFile(f"{thing}: shape", expected=expected, found=shown(shape), file=path)
+    if len(shape) > AXES_LIMIT:
+        limit = f"at most {AXES_LIMIT} axes"
+        raise LimitExceeded(f"{thing}: shape", expected=limit, found=len(shape), file=path)
     if not is_whole(begin, 0, 2**48):
         expected = "a number of bytes"
         raise BadFile(f"{thing}: offset", expected=expected, found=shown(begin), file=path)
@@ -129,16 +132,18 @@ def _check_extent(file: Path, spans: list[Span]) -> None:
     descriptor = open_regular(file)
     size = os.fstat(descriptor).st_size
     os.close(descriptor)
-    position = 0
+    position, before = 0, "the beginning of the file"
     for span in sorted(spans, key=lambda span: (span.begin, span.end)):
         if span.begin != position:
             raise BadFile(
                 f"tensor {shown(span.name)}",
-                expected=f"at byte {position:,}, after the one before it",
+                expected=f"at byte {position:,}, after {before}",
                 found=f"at byte {span.begin:,}",
                 file=file,
             )
         position = span.end
+        shape = " × ".join(map(str, span.shape)) or "one number"
+        before = f"{shown(span.name)} of {shape} {span.dtype}"
     if position != size:
         raise BadFile(
             "file size",

@@ -15,11 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llama_ref.golden.passes import tap_name
+from llama_ref.golden.pairing import PAIRED
+from llama_ref.golden.taps import tap_name
 from llama_ref.trace import LAYER_TAPS
-
-PAIRED = ("q", "k", "q_rope", "k_rope")
-"""Kinds of taps whose channels RoPE pairs."""
 
 
 @dataclass(frozen=True)

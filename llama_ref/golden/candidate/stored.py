@@ -11,6 +11,9 @@ import numpy as np
 TENSORS_LIMIT = 200_000
 """Tensors in one dump. All taps of the 405B model in ten cases are 21,450."""
 
+AXES_LIMIT = 32
+"""Axes of one tensor: as many as every release of NumPy has."""
+
 
 @dataclass(frozen=True)
 class StoredTensor:

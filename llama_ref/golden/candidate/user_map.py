@@ -11,22 +11,30 @@ text says which channels RoPE pairs, where not those of the bundle.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_ref.errors import BadFile, LimitExceeded, printable, shown
+from llama_ref.golden.pairing import PAIRINGS
 from llama_ref.strict_json import read_json
 
+NAME_LIMIT = 300
+"""Characters of a name that is looked at; the longest that is known has less than 100."""
 MAP_LIMIT = 2**20
 RULES_LIMIT = 1000
 PATTERN_LIMIT = 500
-PAIRINGS = ("half_split", "interleaved")
 FIELD = re.compile(r"\{([0-9A-Za-z_]+)(?::[0-9]{0,2}d)?\}")
-# "(a+)+" takes time exponential in the length of a name that nearly matches.
-REPEATED_REPEAT = re.compile(r"[*+}]\)+[*+{]")
+ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?[<=][^)>]*>?|[^)])", re.DOTALL)
+"""An escaped character, a set of characters, the beginning of a group: one sign each."""
+WAYS_LIMIT = 10**9
+"""Ways in which an expression may try to match the longest name: some seconds."""
+SECONDS_LIMIT = 60
+"""How long names may be matched, all in all."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +73,21 @@ class UserMap:
     path: Path
     rules: tuple[Rule, ...]
 
-    def translate(self, name: str) -> set[Translated]:
-        """Return what the rules make of a name: nothing, one, or several if they disagree."""
-        found = (rule.translate(name) for rule in self.rules)
+    def translate(self, name: str, until: float = math.inf) -> set[Translated]:
+        """Return what the rules make of a name: nothing, one, or several if they disagree.
+
+        Raises
+        ------
+        LimitExceeded
+            If the monotonic clock has passed `until`.
+        """
+        found = set()
+        for rule in self.rules:
+            if time.monotonic() > until:
+                raise LimitExceeded(
+                    "map of names", expected=f"names matched in {SECONDS_LIMIT} s", file=self.path
+                )
+            found.add(rule.translate(name))
         return {translated for translated in found if translated is not None}
 
 
@@ -116,11 +136,35 @@ def _rule(text: str, to: Any, path: str | os.PathLike[str]) -> Rule:
 
 
 def _compiled(text: str, thing: str, path: str | os.PathLike[str]) -> re.Pattern[str]:
-    if REPEATED_REPEAT.search(text):
-        raise BadFile(thing, found="a repeated group that ends in a repetition", file=path)
+    if _ways(text) > WAYS_LIMIT:
+        raise BadFile(
+            thing,
+            expected="no repeated group, and at most four repetitions, fewer beside alternatives",
+            found="an expression that may take hours to match",
+            file=path,
+        )
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError, Warning) as error:
         raise BadFile(
             f"{thing}: not a regular expression", found=printable(str(error)), file=path
         ) from None
+
+
+def _ways(text: str) -> float:
+    r"""Return in how many ways an expression may try to match a long name, at most.
+
+    Python tries all of them on a name that nearly matches: n places for each repetition, two for
+    each alternative, and no end of them for a repeated group.
+
+    Examples
+    --------
+    >>> _ways(r"blk_(\d+)_(q|k|v)") <= WAYS_LIMIT, _ways("(a|a)*b") <= WAYS_LIMIT
+    (True, False)
+    """
+    signs = ATOM.sub("x", text)
+    if re.search(r"\)[*+{]", signs):
+        return math.inf
+    n_repeats = len(re.findall(r"[*+{]", signs))
+    n_choices = len(re.findall(r"\||(?<![*+?}])\?", signs))
+    return math.comb(NAME_LIMIT + n_repeats, n_repeats) * 2.0**n_choices

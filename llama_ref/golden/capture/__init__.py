@@ -1,9 +1,11 @@
 """Capturing: a peer's intermediates, recorded while it runs, under our names.
 
     hf.py            transformers; hf_hooks.py knows where its taps are
-    ggml_run.py      llama.cpp, through the callback of its Python binding
+    ggml_run.py      llama.cpp, through the callback of its Python binding: ggml_listener.py is
+                     called, and ggml_calls.py reads a tensor
     ggml_dump.py     what llama.cpp's own debugging tools print and save
     ggml_nodes.py    which node of llama.cpp's graph is which tap
+    taps.py          what was recorded, call after call, as the taps of a case
 
 Each needs its framework when it is used and not before. Whatever else you have, the same is ten
 lines by hand: copy each intermediate to the host, name it `case/tap`, write all of them into one
@@ -24,6 +26,8 @@ safetensors (or npz) file. With MLX, whose modules are Python objects whose clas
 Any subset of taps will do, in float32, float16 or bfloat16, heads flat or apart: T N*H or T N H.
 """
 
+from typing import TYPE_CHECKING
+
 from llama_ref.lazy import names_of
 
 _HOMES = {
@@ -40,3 +44,13 @@ __getattr__ = names_of(__name__, _HOMES)
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+if TYPE_CHECKING:
+    from llama_ref.golden.capture import ggml_dump as ggml_dump
+    from llama_ref.golden.capture import ggml_run as ggml_run
+    from llama_ref.golden.capture import hf as hf
+    from llama_ref.golden.capture.ggml_dump import read_eval_callback as read_eval_callback
+    from llama_ref.golden.capture.ggml_dump import read_saved_logits as read_saved_logits
+    from llama_ref.golden.capture.ggml_run import LlamaCpp as LlamaCpp
+    from llama_ref.golden.capture.hf import capture_transformers as capture_transformers

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_ref.golden.candidate.ggml import Ggml
-from llama_ref.golden.capture.taps import BY_HEAD
+from llama_ref.golden.pairing import PAIRED, to_half_split
+from llama_ref.golden.taps import BY_HEAD, kind_of
 
 SAME_NUMBERS = ("RESHAPE", "VIEW", "PERMUTE")  # a node that is seen already, in other axes
 WITH_HEADS = ("q", "k", "v", "q_rope", "k_rope", "ctx")
-IN_PAIRS = ("q", "k", "q_rope", "k_rope")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def as_tap(tap: str, node: np.ndarray, seen: int, heads: Heads) -> np.ndarray:
     >>> as_tap("L00.q", node, 2, Heads(4))[1].tolist()
     [[4.0, 6.0, 5.0, 7.0]]
     """
-    kind = tap.rpartition(".")[2]
+    kind = kind_of(tap)
     if kind in BY_HEAD:
         visible_NTS = node[0, :, :, :seen]
         scale = heads.head_dim**-0.5 if kind == "scores" else 1
@@ -88,7 +88,6 @@ def as_tap(tap: str, node: np.ndarray, seen: int, heads: Heads) -> np.ndarray:
     if kind not in WITH_HEADS:
         return node[0, 0]
     x_TNH = node.reshape(node.shape[1 if kind.endswith("_rope") else 2], -1, heads.head_dim)
-    if kind not in IN_PAIRS or heads.pairing == "interleaved":
+    if kind not in PAIRED or heads.pairing == "interleaved":
         return x_TNH
-    T, N, H = x_TNH.shape
-    return x_TNH.reshape(T, N, H // 2, 2).swapaxes(2, 3).reshape(T, N, H)
+    return to_half_split(x_TNH)

@@ -43,12 +43,12 @@ from llama_ref.errors import BadFile, BadRequest, Unsupported, shown
 from llama_ref.golden.capture.ggml_listener import Listener
 from llama_ref.golden.capture.ggml_nodes import Heads
 from llama_ref.golden.capture.taps import Taps
+from llama_ref.golden.pairing import PAIRINGS
 
 if TYPE_CHECKING:
     from llama_ref.golden.cases import Case
 
 CACHE_TYPES = {"float32": 0, "float16": 1}
-PAIRINGS = ("half_split", "interleaved")
 UNSEEN = "not seen; this version of llama.cpp has no node of that name, or fuses it"
 
 
@@ -202,11 +202,6 @@ class LlamaCpp:
             return self.lib.llama_decode(context, batch)
         finally:
             self.lib.llama_batch_free(batch)
-
-
-def run_case(model: LlamaCpp, case: Case) -> Taps:
-    """Feed a case to a model and return its taps, named without the case."""
-    return model.run(case)
 
 
 def run_cases(model: LlamaCpp, cases: Iterable[Case]) -> dict[str, np.ndarray]:

@@ -123,7 +123,16 @@ def run_cases(model: Any, cases: Iterable[Case]) -> dict[str, np.ndarray]:
 def feed(
     model: Any, ids: Iterable[int], positions: Iterable[int] | None = None, past: Any = None
 ) -> Any:
-    """Run one sequence, after what the cache `past` holds; return what the model returns."""
+    """Run one sequence; return what the model returns.
+
+    Parameters
+    ----------
+    model : transformers.LlamaForCausalLM
+    ids, positions : iterable of int
+        Of the tokens that are new; without positions the model counts them itself.
+    past : transformers.Cache, optional
+        What came before; the new tokens are added to it.
+    """
     import torch  # noqa: PLC0415  (this module loads without)
 
     ids, seen = list(ids), 0 if past is None else past.get_seq_length()

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from llama_ref.golden.taps import BY_HEAD, KINDS, kind_of, tap_name
 from llama_ref.trace import LAYER_TAPS, tap_names
-
-BY_HEAD = ("scores", "probs")
-"""The taps whose tokens stand on the second axis, N T S; those of all others on the first."""
 
 
 class Taps(dict[str, np.ndarray]):
@@ -56,7 +54,7 @@ class Taps(dict[str, np.ndarray]):
         prefix : str
             What `join` put in front of every name.
         """
-        for kind in ("embed", *LAYER_TAPS, "final_norm", "logits"):
+        for kind in KINDS:
             absent = [name for name in _names_of_kind(kind, n_layers) if prefix + name not in self]
             if absent:
                 which = absent[0] if len(absent) == 1 else f"{absent[0]} … {absent[-1]}"
@@ -71,7 +69,7 @@ def joined(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
     >>> joined("L00.probs", [np.ones((1, 1, 1)), np.full((1, 1, 2), 0.5)]).tolist()
     [[[1.0, 0.0], [0.5, 0.5]]]
     """
-    if name.rpartition(".")[2] not in BY_HEAD:
+    if kind_of(name) not in BY_HEAD:
         return np.concatenate(parts)
     S = max(part.shape[2] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, 0), (0, S - part.shape[2]))) for part in parts]
@@ -80,5 +78,5 @@ def joined(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def _names_of_kind(kind: str, n_layers: int) -> Iterable[str]:
     if kind in LAYER_TAPS:
-        return [f"L{layer:02d}.{kind}" for layer in range(n_layers)]
+        return [tap_name(layer, kind) for layer in range(n_layers)]
     return [kind]

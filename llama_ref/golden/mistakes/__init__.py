@@ -7,7 +7,7 @@
 
 A checker that has found the first wrong tap computes it once more with each of these, from the
 candidate's own inputs. The one that brings the difference down to rounding is the mistake that was
-made. So a mutant is not a caricature: it is the arithmetic of a wrong port, exactly.
+made. So none is a caricature: it is the arithmetic of a wrong port, exactly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from llama_ref.golden.mistakes import (
     rope_positions,
     swiglu,
 )
-from llama_ref.golden.passes import INPUTS
+from llama_ref.golden.taps import KINDS
 
 _BY_OP = (
     *embed.MISTAKES,
@@ -47,11 +47,10 @@ _BY_OP = (
     *swiglu.MISTAKES,
     *residual.MISTAKES,
 )
-_ORDER = list(INPUTS)
 
 
 def _first_tap(mistake: Mistake) -> int:
-    return min(_ORDER.index(kind) for kind in mistake.changes)
+    return min(KINDS.index(kind) for kind in mistake.changes)
 
 
 def _quiet(mistake: Mistake) -> Mistake:

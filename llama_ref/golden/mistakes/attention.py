@@ -12,6 +12,9 @@ import numpy as np
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import (
     both,
+    causal,
+    distribution,
+    exponentials,
     flat,
     mixed,
     project,
@@ -20,7 +23,6 @@ from llama_ref.golden.mistakes.common import (
     several_heads,
     several_tokens,
 )
-from llama_ref.golden.mistakes.masks import causal, distribution, exponentials
 from llama_ref.golden.mistakes.precision import to_float8
 from llama_ref.golden.passes import Moment, Session
 from llama_ref.golden.styles import to_bfloat16

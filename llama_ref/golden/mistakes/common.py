@@ -1,6 +1,6 @@
-"""What the mutants share: the right arithmetic with one operand exchanged, and who is spared.
+"""What the mistakes share: the right arithmetic with one operand exchanged, and who is spared.
 
-A mutant is easiest to read where it names nothing but the mistake. So these functions are the steps
+A mistake is easiest to read where its code names nothing else. So these functions are the steps
 of the forward pass as they should be, each with the operands that somebody gets wrong as arguments;
 left out, an operand is the right one.
 """
@@ -19,8 +19,7 @@ from llama_ref.ops.rms_norm import rms_norm
 
 Applies = Callable[[Session], bool]
 
-NORMS = ("attn_norm", "ffn_norm", "final_norm")
-HEADS = ("q_rope", "k_rope")
+ROTATED = ("q_rope", "k_rope")
 
 
 def at(kinds: Iterable[str], change: Change) -> dict[str, Change]:
@@ -107,13 +106,18 @@ def mixed(probs_NTS: np.ndarray, value_SKH: np.ndarray) -> np.ndarray:
     return attention_mix(probs_NTS.reshape(K, -1, *probs_NTS.shape[1:]), value_SKH)
 
 
-def to_interleaved(x_TNH: np.ndarray) -> np.ndarray:
-    """Reorder the channels of each head from half-split to interleaved: a b A B -> a A b B."""
-    halves = x_TNH.reshape(*x_TNH.shape[:2], 2, -1)
-    return halves.swapaxes(-1, -2).reshape(x_TNH.shape)
+def exponentials(scores_NTS: np.ndarray, visible_TS: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return exp(score - the largest along an axis), and 0 of what is not seen."""
+    seen_NTS = np.where(visible_TS, scores_NTS, -np.inf)
+    return np.exp(seen_NTS - seen_NTS.max(axis=axis, keepdims=True))
 
 
-def to_half_split(x_TNH: np.ndarray) -> np.ndarray:
-    """Reorder the channels of each head from interleaved to half-split: a A b B -> a b A B."""
-    pairs = x_TNH.reshape(*x_TNH.shape[:2], -1, 2)
-    return pairs.swapaxes(-1, -2).reshape(x_TNH.shape)
+def distribution(scores_NTS: np.ndarray, visible_TS: np.ndarray) -> np.ndarray:
+    """Return the softmax over what is seen."""
+    exp_NTS = exponentials(scores_NTS, visible_TS)
+    return exp_NTS / exp_NTS.sum(axis=-1, keepdims=True)
+
+
+def causal(m: Moment) -> np.ndarray:
+    """Return the right mask."""
+    return np.tri(len(m.case.ids), dtype=bool)

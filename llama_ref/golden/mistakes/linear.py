@@ -13,13 +13,13 @@ from llama_ref.golden.mistakes.common import (
     several_layers,
     several_pairs,
     several_tokens,
-    to_half_split,
-    to_interleaved,
 )
+from llama_ref.golden.pairing import to_half_split, to_interleaved
 from llama_ref.golden.passes import Change, Moment, Session, whole
+from llama_ref.golden.taps import LINEARS
 from llama_ref.ops.linear import linear
 
-LAYER_MATRICES = ("q", "k", "v", "attn_out", "gate", "up", "ffn_out")
+LAYER_MATRICES = tuple(kind for kind in LINEARS if kind != "logits")
 
 
 def _transposed(m: Moment) -> np.ndarray:

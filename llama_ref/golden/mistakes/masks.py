@@ -12,28 +12,17 @@ from collections.abc import Callable
 import numpy as np
 
 from llama_ref.golden.mistake import Mistake
-from llama_ref.golden.mistakes.common import several_chunks, several_tokens
+from llama_ref.golden.mistakes.common import (
+    causal,
+    distribution,
+    exponentials,
+    several_chunks,
+    several_tokens,
+)
 from llama_ref.golden.passes import Change, Moment, Session
 
 Sees = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Says from query t (T, 1), key s (S,) and start (T, 1) whether t sees s."""
-
-
-def exponentials(scores_NTS: np.ndarray, visible_TS: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return exp(score - the largest along an axis), and 0 of what is not seen."""
-    seen_NTS = np.where(visible_TS, scores_NTS, -np.inf)
-    return np.exp(seen_NTS - seen_NTS.max(axis=axis, keepdims=True))
-
-
-def distribution(scores_NTS: np.ndarray, visible_TS: np.ndarray) -> np.ndarray:
-    """Return the softmax over what is seen."""
-    exp_NTS = exponentials(scores_NTS, visible_TS)
-    return exp_NTS / exp_NTS.sum(axis=-1, keepdims=True)
-
-
-def causal(m: Moment) -> np.ndarray:
-    """Return the right mask."""
-    return np.tri(len(m.case.ids), dtype=bool)
 
 
 def masked_by(sees: Sees) -> dict[str, Change]:

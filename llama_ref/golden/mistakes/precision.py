@@ -11,8 +11,9 @@ import numpy as np
 
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import at, flat, project
-from llama_ref.golden.passes import LINEARS, Change, Moment, Session, blocks_of_rows, whole
+from llama_ref.golden.passes import Change, Moment, Session, blocks_of_rows, whole
 from llama_ref.golden.styles import Grid, to_bfloat16, to_float16, to_tf32
+from llama_ref.golden.taps import LINEARS
 
 SUMMED_AT_ONCE = 32
 """Products that a kernel adds up in float32 before it adds them to a coarser sum."""

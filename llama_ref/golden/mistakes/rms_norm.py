@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from llama_ref.golden.mistake import Mistake
-from llama_ref.golden.mistakes.common import NORMS, at, gain, normed
+from llama_ref.golden.mistakes.common import at, gain, normed
 from llama_ref.golden.passes import Moment, Session, whole
+from llama_ref.golden.taps import NORMS
 
 
 def mean_over_channels(x_TD: np.ndarray) -> np.ndarray:

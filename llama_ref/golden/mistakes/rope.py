@@ -6,16 +6,16 @@ import numpy as np
 
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import (
-    HEADS,
+    ROTATED,
     at,
     both,
     mixed,
     moved,
     several_heads,
     several_pairs,
-    to_interleaved,
 )
-from llama_ref.golden.mistakes.turning import cos_and_sin, rotation, turned
+from llama_ref.golden.mistakes.turning import cos_and_sin, own_positions, rotation, turned
+from llama_ref.golden.pairing import to_interleaved
 from llama_ref.golden.passes import Moment, Session
 from llama_ref.golden.styles import to_float16
 from llama_ref.ops.rope import rope_half_split, rope_interleaved
@@ -48,7 +48,7 @@ def _cos_sin_swapped(m: Moment) -> np.ndarray:
 
 def right_angles(session: Session) -> np.ndarray:
     """Return position times frequency: (T, P)."""
-    return session.packed.position_T[:, None] * session.model.frequency_P
+    return own_positions(session)[:, None] * session.model.frequency_P
 
 
 def _angles_in_float16(m: Moment) -> np.ndarray:
@@ -76,7 +76,7 @@ MISTAKES = (
         " neighbours should.",
         "HF checkpoints want rotate_half (ggml's mode NEOX); Meta's and GGUF files want neighbours"
         " (ggml's mode NORM, MLX's traditional=True).",
-        at(HEADS, _pairing_swapped),
+        at(ROTATED, _pairing_swapped),
         both(moved, several_pairs),
     ),
     Mistake(
@@ -85,7 +85,7 @@ MISTAKES = (
         "The right channels are combined, with angles that belong to other pairs.",
         "`rotate_half` needs `cat((freqs, freqs))`, and a rotation of neighbours needs"
         " `repeat_interleave(2)`; one was combined with the other's table.",
-        at(HEADS, _table_in_other_pairing),
+        at(ROTATED, _table_in_other_pairing),
         both(moved, several_pairs),
     ),
     Mistake(
@@ -94,7 +94,7 @@ MISTAKES = (
         "Halves are turned as they should be, and then written as neighbours.",
         "`stack(..., -1).flatten(-2)` where `cat(..., -1)` is due; scores stay right as long as"
         " queries and keys are both written so.",
-        at(HEADS, lambda m: to_interleaved(m.computed)),
+        at(ROTATED, lambda m: to_interleaved(m.computed)),
         both(_is_half_split, several_pairs),
     ),
     Mistake(
@@ -102,7 +102,7 @@ MISTAKES = (
         "no RoPE",
         "Queries and keys are not turned at all.",
         "The rotated arrays are computed and not used, or the kernel for this layout is a stub.",
-        at(HEADS, lambda m: m.input),
+        at(ROTATED, lambda m: m.input),
         moved,
     ),
     Mistake(
@@ -129,7 +129,7 @@ MISTAKES = (
         "Every pair is turned by minus its angle.",
         "The sign of sin is flipped: rotate_half returns (second, -first) where (-second, first) is"
         " right, or the complex product takes the conjugate.",
-        at(HEADS, lambda m: turned(m, frequency_P=-m.model.frequency_P)),
+        at(ROTATED, lambda m: turned(m, frequency_P=-m.model.frequency_P)),
         moved,
     ),
     Mistake(
@@ -138,7 +138,7 @@ MISTAKES = (
         "Cosine is used where sine belongs and sine where cosine does.",
         "The rotary embedding returns (cos, sin) and is unpacked as (sin, cos); it shows at"
         " position 0 already.",
-        at(HEADS, _cos_sin_swapped),
+        at(ROTATED, _cos_sin_swapped),
     ),
     Mistake(
         "rope-applied-twice",
@@ -146,7 +146,7 @@ MISTAKES = (
         "Queries and keys are turned by twice their angle.",
         "The projection or the attention kernel rotates already, or keys are turned both on the way"
         " into the cache and out of it.",
-        at(HEADS, lambda m: turned(m, m.computed)),
+        at(ROTATED, lambda m: turned(m, m.computed)),
         moved,
     ),
     Mistake(
@@ -155,7 +155,7 @@ MISTAKES = (
         "The product of position and frequency is rounded to float16 before cosine and sine.",
         "The rotary module was cast with `.half()`, or autocast reaches into it; far positions end"
         " up radians away, beyond 65,504 as NaN.",
-        at(HEADS, _angles_in_float16),
+        at(ROTATED, _angles_in_float16),
         _has_long_angles,
     ),
     Mistake(
@@ -165,7 +165,7 @@ MISTAKES = (
         "A reshape that names the axes in the order in which they are wanted, and not in the one in"
         " which they are stored; column-major languages do it unasked.",
         {
-            **at(HEADS, lambda m: turned(m, _heads_split_transposed(m.input))),
+            **at(ROTATED, lambda m: turned(m, _heads_split_transposed(m.input))),
             "ctx": lambda m: mixed(m.taps["probs"], _heads_split_transposed(m.taps["v"])),
         },
         several_heads,

@@ -14,7 +14,7 @@ import numpy as np
 from llama_ref.config import Config
 from llama_ref.config.presets import FACTOR_8
 from llama_ref.golden.mistake import Mistake
-from llama_ref.golden.mistakes.common import HEADS, at, moved
+from llama_ref.golden.mistakes.common import ROTATED, at, moved
 from llama_ref.golden.mistakes.turning import own_positions, turned
 from llama_ref.golden.passes import Moment, Session
 from llama_ref.golden.styles import to_bfloat16
@@ -73,7 +73,7 @@ def _uncalled_for(config: Config) -> np.ndarray:
 
 def _only_far(m: Moment) -> np.ndarray:
     scaling = m.model.config.rope_scaling
-    is_near_T = own_positions(m) < (scaling.original_context if scaling else 0)
+    is_near_T = own_positions(m.session) < (scaling.original_context if scaling else 0)
     unscaled_TNH = turned(m, frequency_P=plain(m.model.config))
     return np.where(is_near_T[:, None, None], unscaled_TNH, m.computed)
 
@@ -98,7 +98,7 @@ def _mistake(id_: str, title: str, what: str, where: str, frequencies: Frequenci
         title,
         what,
         where,
-        at(HEADS, lambda m: turned(m, frequency_P=frequencies(m.model.config))),
+        at(ROTATED, lambda m: turned(m, frequency_P=frequencies(m.model.config))),
         lambda session: moved(session) and _differ(frequencies, session.model.config),
     )
 
@@ -157,7 +157,7 @@ MISTAKES = (
         "Positions within the original context are turned by unscaled frequencies.",
         "Dynamic NTK and LongRoPE switch by length; the scaling of Llama 3.1 holds at every"
         " position.",
-        at(HEADS, _only_far),
+        at(ROTATED, _only_far),
         _only_far_shows,
     ),
     _mistake(

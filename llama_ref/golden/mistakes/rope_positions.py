@@ -7,16 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from llama_ref.golden.mistake import Mistake
-from llama_ref.golden.mistakes.common import HEADS, Applies, at
+from llama_ref.golden.mistakes.common import ROTATED, Applies, at
 from llama_ref.golden.mistakes.turning import own_positions, turned
 from llama_ref.golden.passes import Change, Moment, Session
 from llama_ref.golden.styles import to_bfloat16
 
 Positions = Callable[[Session], np.ndarray]
-
-
-def _asked(session: Session) -> np.ndarray:
-    return session.packed.position_T
 
 
 def _consecutive(session: Session) -> np.ndarray:
@@ -28,11 +24,11 @@ def _restarted(session: Session) -> np.ndarray:
 
 
 def _with_padding(session: Session) -> np.ndarray:
-    return _asked(session) + session.case.padding
+    return own_positions(session) + session.case.padding
 
 
 def _in_bfloat16(session: Session) -> np.ndarray:
-    return to_bfloat16(_asked(session).astype(np.float64))
+    return to_bfloat16(own_positions(session).astype(np.float64))
 
 
 def _at(positions: Positions) -> Change:
@@ -40,11 +36,11 @@ def _at(positions: Positions) -> Change:
 
 
 def _differ(positions: Positions) -> Applies:
-    return lambda session: bool((positions(session) != _asked(session)).any())
+    return lambda session: bool((positions(session) != own_positions(session)).any())
 
 
 def _plus_one(m: Moment) -> np.ndarray:
-    return turned(m, position_T=own_positions(m) + 1)
+    return turned(m, position_T=own_positions(m.session) + 1)
 
 
 def _by_head(m: Moment) -> np.ndarray:
@@ -63,7 +59,7 @@ MISTAKES = (
         "Queries and keys are turned by one position too many.",
         "The length of the cache is advanced before the angles are computed, or positions count"
         " from 1: harmless alone, since only differences matter, but not beside a foreign cache.",
-        at(HEADS, _plus_one),
+        at(ROTATED, _plus_one),
     ),
     Mistake(
         "rope-position-plus-one-on-keys",
@@ -78,7 +74,7 @@ MISTAKES = (
         "Positions are counted from 0 in every call, whatever the cache holds.",
         "`position_ids` default to arange(T) of the call; they have to begin at the length of the"
         " cache.",
-        at(HEADS, _at(_restarted)),
+        at(ROTATED, _at(_restarted)),
         _differ(_restarted),
     ),
     Mistake(
@@ -87,7 +83,7 @@ MISTAKES = (
         "Tokens are turned by 0, 1, 2, and so on, whatever positions were given.",
         "The port takes no positions, or takes and drops them: the table of angles is sliced by"
         " length and not indexed.",
-        at(HEADS, _at(_consecutive)),
+        at(ROTATED, _at(_consecutive)),
         _differ(_consecutive),
     ),
     Mistake(
@@ -96,7 +92,7 @@ MISTAKES = (
         "Positions are counted from the left padding and not from the first real token.",
         "`position_ids` have to be the running sum of the attention mask, less one, as `generate`"
         " of transformers makes them.",
-        at(HEADS, _at(_with_padding)),
+        at(ROTATED, _at(_with_padding)),
         _differ(_with_padding),
     ),
     Mistake(
@@ -105,7 +101,7 @@ MISTAKES = (
         "Positions are rounded to bfloat16, which above 256 does not hold every integer.",
         "`arange(..., dtype=x.dtype)` or `.type_as(inv_freq)` in a model that was cast, as in"
         " GPT-NeoX and in older transformers.",
-        at(HEADS, _at(_in_bfloat16)),
+        at(ROTATED, _at(_in_bfloat16)),
         _differ(_in_bfloat16),
     ),
     Mistake(
@@ -114,7 +110,7 @@ MISTAKES = (
         "Each head is turned by its own number in place of the token's position.",
         "The rotary function takes (B, T, N, H) and was given (B, N, T, H), or the other way"
         " round: the axis it counts is the heads'.",
-        at(HEADS, _by_head),
+        at(ROTATED, _by_head),
         _head_is_not_position,
     ),
 )

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from llama_ref.golden.passes import Moment
+from llama_ref.golden.passes import Moment, Session
 from llama_ref.model import ROTATE
 from llama_ref.ops.rope import rope_table
 
 
-def own_positions(m: Moment) -> np.ndarray:
+def own_positions(session: Session) -> np.ndarray:
     """Return the positions that were asked for: (T,)."""
-    return m.session.packed.position_T
+    return session.packed.position_T
 
 
 def cos_and_sin(
@@ -21,7 +21,7 @@ def cos_and_sin(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the table (T, P) of cosines and sines, by default the right one."""
     return rope_table(
-        own_positions(m) if position_T is None else position_T,
+        own_positions(m.session) if position_T is None else position_T,
         m.model.frequency_P if frequency_P is None else frequency_P,
         dtype=m.computed.dtype,
     )

@@ -97,7 +97,6 @@ def _place(report: Report, first: Row) -> Markup:
         tag("p", report.why[first.case], class_="muted") if first.case in report.why else None,
         tag("p", f"Its error is {', '.join(sizes)}."),
         tag("p", f"Largest at {at}.") if at else None,
-        tag("p", first.said) if first.said else None,
     ]
     return card("First wrong tap", *lines)
 

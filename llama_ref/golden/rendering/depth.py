@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering.markup import Markup, bullets, join, scrolled, tag
 from llama_ref.golden.rendering.scales import LogAxis
 from llama_ref.golden.rendering.svg import across, box, drawing, path, words
-from llama_ref.golden.rendering.terms import KINDS, count, layer_of, number, rho_of, worst
+from llama_ref.golden.rendering.terms import count, number, rho_of, worst
 from llama_ref.golden.report import FAIL_AT, WARN_AT, Report, Row
+from llama_ref.golden.taps import KINDS, kind_of, layer_of
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 320, 56, 904, 26, 278
 MOST_STEPS = 120

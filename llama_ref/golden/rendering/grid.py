@@ -9,15 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from llama_ref.golden.passes import kind_of, tap_name
 from llama_ref.golden.rendering.markup import Markup, join, scrolled, tag
 from llama_ref.golden.rendering.scales import Palette
 from llama_ref.golden.rendering.svg import colours
 from llama_ref.golden.rendering.terms import (
-    KINDS,
     MEANING,
     count,
-    layer_of,
     measure_of,
     number,
     rho_of,
@@ -25,6 +22,7 @@ from llama_ref.golden.rendering.terms import (
     standing,
 )
 from llama_ref.golden.report import FAIL, Report, Row
+from llama_ref.golden.taps import KINDS, kind_of, layer_of, tap_name
 from llama_ref.trace import LAYER_TAPS
 
 MOST_CELLS = 12_000

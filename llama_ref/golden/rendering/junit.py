@@ -77,7 +77,7 @@ def _ratios(row: Row) -> str:
 
 def _details(row: Row) -> list[str]:
     at = place(row)
-    return [in_words(row.tap), f"largest error at {at}" if at else "", row.said]
+    return [in_words(row.tap), f"largest error at {at}" if at else ""]
 
 
 def _suite(

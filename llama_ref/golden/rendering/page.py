@@ -10,7 +10,6 @@ import base64
 import hashlib
 from importlib.resources import files
 
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.rendering.cause import findings
 from llama_ref.golden.rendering.depth import depth_curve
 from llama_ref.golden.rendering.diagram import diagram, legend
@@ -18,16 +17,9 @@ from llama_ref.golden.rendering.grid import case_grids
 from llama_ref.golden.rendering.markup import Markup, section, tag, with_code
 from llama_ref.golden.rendering.profile import profile_chart
 from llama_ref.golden.rendering.tables import left_out, logits_table, notes, numbers_table
-from llama_ref.golden.rendering.terms import (
-    count,
-    first_row,
-    in_words,
-    layer_of,
-    measure_of,
-    prose,
-    worst,
-)
+from llama_ref.golden.rendering.terms import count, first_row, in_words, measure_of, prose, worst
 from llama_ref.golden.report import Report, Row
+from llama_ref.golden.taps import kind_of, layer_of
 from llama_ref.trace import LAYER_TAPS
 
 SIGNS = {"pass": "✓ Pass", "warn": "▲ Warning", "fail": "✕ Fail"}

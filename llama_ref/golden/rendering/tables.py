@@ -28,7 +28,6 @@ NUMBERS = (
     "legal",
     "taken over one",
     "largest error at",
-    "",
 )
 MOST_ROWS, MOST_NAMES = 600, 200
 """Longer tables are cut, and say so; the JSON report has everything."""
@@ -93,7 +92,6 @@ def _numbers(report: Report, row: Row) -> tuple[str, ...]:
         number(row.envelope_cumulative),
         row.span,
         place(row, positions_of(report, row)),
-        row.said,
     )
 
 

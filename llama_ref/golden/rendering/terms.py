@@ -5,12 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llama_ref.golden.passes import kind_of
 from llama_ref.golden.report import FAIL_AT, INHERITS, PASS, WARN, Report, Row, Suspect
-from llama_ref.trace import LAYER_TAPS
-
-KINDS = ("embed", *LAYER_TAPS, "final_norm", "logits")
-"""Every kind of tap in dataflow order."""
+from llama_ref.golden.taps import kind_of, layer_of
 
 MEANING = {
     "embed": "the rows of the embedding",
@@ -101,18 +97,6 @@ def count(n: int, one: str, many: str | None = None) -> str:
     ('1 tap', '12,000 taps', '2 mistakes fit')
     """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def layer_of(tap: str) -> int | None:
-    """Return the layer in the name of a tap; None outside the layers, or if the name is foreign.
-
-    Examples
-    --------
-    >>> layer_of("L07.q_rope"), layer_of("logits")
-    (7, None)
-    """
-    head, _, _ = tap.rpartition(".")
-    return int(head[1:]) if head[:1] == "L" and head[1:].isascii() and head[1:].isdigit() else None
 
 
 def in_words(tap: str) -> str:
@@ -228,6 +212,8 @@ def next_step(report: Report) -> str:
 
 def _towards_a_cause(report: Report, first: Row | None) -> str:
     """Return what would tell more where no mistake is named."""
+    if any(one.is_misfit for one in report.unmatched) and first is None:
+        return "Dump what is unmatched as the case has it: the reason stands beside each name."
     if first is None:
         return "Make sure that the dump is of one run: each tap has to be what the next step took."
     if first.local is None:
@@ -238,7 +224,10 @@ def _towards_a_cause(report: Report, first: Row | None) -> str:
             f"a whole {first.span}, and can be narrowed to one op."
         )
     if report.precision != "float32":
-        return "Run the port in float32 first, where its noise is small and hides nothing."
+        return (
+            "Run the port in float32 first, where its noise is small and hides nothing. If that "
+            "passes, see that what was dumped is what the next step read, not a rounded copy."
+        )
     return (
         f"Compare {first.tap}, number by number, with what llama_ref computes from the same inputs."
     )
