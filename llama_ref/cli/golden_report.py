@@ -14,6 +14,7 @@ from llama_ref.cli.terminal import Paint, table
 from llama_ref.errors import printable
 from llama_ref.golden.rendering.terms import (
     count,
+    divergences,
     first_row,
     in_words,
     next_step,
@@ -157,7 +158,7 @@ def _logits(report: Report) -> list[str]:
     body = [
         (
             _cut(one.case),
-            *map(number, (one.kl_mean, one.kl_max, one.kl_legal)),
+            *divergences(one),
             f"{one.n_same_choice} of {one.n_tokens}",
             f"{one.n_decided_same} of {one.n_decided}",
         )

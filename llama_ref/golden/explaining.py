@@ -59,7 +59,7 @@ def explained(report: Report, checks: list[CaseCheck], stretch: Stretch, row: Ro
     noise = _coarse_rounding(stretch, own)
     if noise is None:
         nearest = min(left, key=lambda name: left[name], default=None)
-        if nearest is None or not left[nearest] <= EXPLAINED * own:
+        if nearest is None or not left[nearest] <= EXPLAINED * own < math.inf:
             return report
         return replace(report, runner_up=_suspect(nearest, left[nearest]))
     report = replace(report, is_noise=True)

@@ -61,12 +61,12 @@ def _told_by_numbers(source: Source, taps: list[str]) -> tuple[str, str]:
         linear.pop("logits", None)  # often wider than the rest
     elif len(first) > 1 and not linear:
         first.pop("embed", None)  # table rows are 16-bit numbers in any port
-    told = {tap: _class_of(source, tap, linear) for tap in (linear or first).values()}
-    told = {tap: found for tap, found in told.items() if found}
+    looked_at = list((linear or first).values())
+    told = {tap: found for tap in looked_at if (found := _class_of(source, tap, linear))}
     classes = set(told.values())
     if len(classes) == 1 and (name := classes.pop()) != "float32":
         return name, f"Judged as {name}: {next(reversed(told))} holds {name} numbers alone."
-    coarse = next((tap for tap, name in told.items() if name != "float32"), None)
+    coarse = next((tap for tap in reversed(told) if told[tap] != "float32"), None)
     but = f", though {coarse} holds {told[coarse]} numbers alone" if coarse else ""
     return "float32", f"Judged as float32, the dtype of the dump{but}; --dtype says otherwise."
 
@@ -79,9 +79,10 @@ def _class_of(source: Source, tap: str, linear: Mapping[str, str]) -> str | None
     array = dump.array
     if array.dtype in (BFLOAT16, np.float16):
         return array.dtype.name
-    finite = array[np.isfinite(array) & (array != 0)].astype(np.float32)
     if kind_of(tap) not in linear:
         return "float32"
+    with np.errstate(over="ignore"):
+        finite = array[np.isfinite(array) & (array != 0)].astype(np.float32)
     if finite.size < ENOUGH:
         return None
     return next((n for n, grid in GRIDS.items() if (grid(finite) == finite).all()), "float32")

@@ -288,7 +288,13 @@ class Report:
             "explanation": self.explanation,
             "taps": [_row(row) for row in self.rows],
             "unmatched": [
-                {"name": u.name, "shape": list(u.shape), "reason": u.reason} for u in self.unmatched
+                {
+                    "name": u.name,
+                    "shape": list(u.shape),
+                    "reason": u.reason,
+                    "is_misfit": u.is_misfit,
+                }
+                for u in self.unmatched
             ],
             "absent": self.absent,
             "notes": self.notes,

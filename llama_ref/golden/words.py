@@ -66,7 +66,11 @@ def _headline(report: Report) -> str:
     assert report.first is not None
     case, tap = report.first
     if report.cause is None and report.is_noise:
-        return f"{tap} of case {case} is the first wrong step: rounding that is too coarse."
+        row = next(row for row in report.rows if (row.case, row.tap) == report.first)
+        or_what = "" if row.span == "op" else ", or a mistake that is not known"
+        return (
+            f"{tap} of case {case} is the first wrong step: rounding that is too coarse{or_what}."
+        )
     if report.cause is None:
         return f"{tap} of case {case} is the first wrong step; no known mistake explains it."
     likely = "" if report.confidence == "certain" else "probably "
@@ -90,9 +94,13 @@ def _explanation(report: Report, has_replay: bool) -> str:
         )
     elif report.is_noise:
         said.append(
-            "The error has no shape, as that of a wrong formula mostly has: it looks like "
-            "rounding, coarser than any that is legal here. Dump more taps to see in which step, "
-            "or say with --dtype what the port computes in."
+            "The error has no shape: it is rounding, coarser than any that is legal here. Say with "
+            "--dtype what the port computes in, if it is not what was dumped."
+            if row.span == "op"
+            else "The error has no shape. That is how rounding looks that is coarser than any that "
+            "is legal here; but over so many operations a wrong formula may look the same. Dump "
+            "more taps to see in which step it is made, or say with --dtype what the port computes "
+            "in."
         )
     elif has_replay:
         said.append(

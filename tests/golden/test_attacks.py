@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -9,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from llama_ref.__main__ import main as llama_ref
 from llama_ref.checkpoint import write_safetensors
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.errors import BadFile, CompareError, LimitExceeded, LlamaRefError
@@ -147,6 +149,17 @@ def test_two_tensors_of_one_tap_that_differ_are_a_finding(small, right, tmp_path
         "five/L00.out",
         "five/model.layers.0",
     }
+
+
+def test_two_tensors_of_one_tap_may_be_one_widened(small, tmp_path):
+    """Logits of a matrix in bfloat16 beside the same in float32 are one tap, and no finding."""
+    coarse = ported(small, dtype="bfloat16")
+    wide = {
+        f"{case}/lm_head": coarse[f"{case}/logits"].astype(np.float32) for case in ("two", "five")
+    }
+    report = checked(small, coarse | wide, tmp_path)
+    assert (report.verdict, report.precision) == ("pass", "bfloat16")
+    assert not report.unmatched
 
 
 def test_strangers_and_absent_calls_are_no_finding(small, right, tmp_path):
@@ -309,6 +322,17 @@ def test_names_are_not_matched_without_end(tmp_path, monkeypatch):
     (tmp_path / "map.json").write_text(json.dumps({"out": "logits"}))
     with pytest.raises(LimitExceeded, match="names matched in"):
         opened(path, names=tmp_path / "map.json")
+
+
+def test_a_report_is_written_through_no_link(small, right, tmp_path):
+    """A link that waits where the report is prepared is an error, and what it leads to is kept."""
+    write_safetensors(tmp_path / "right.safetensors", right)
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / f".report.html.{os.getpid()}").symlink_to("kept")
+    words = ["check", str(small.path), str(tmp_path / "right.safetensors")]
+    assert llama_ref(["golden", *words, "--html", str(tmp_path / "report.html")]) == 2
+    assert (tmp_path / "kept").read_text() == "kept"
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_weights_tools_on_a_full_disk_is_no_finding(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """The pieces that say they are one tap: joined if they can be, kept once if they are the same.
 
-Two tensors of one tap are no harm as long as they are equal to the bit: a module and its last
+Two tensors of one tap are no harm as long as they hold the same numbers: a module and its last
 submodule return the same array. If they differ, nobody can tell which one the author meant.
 """
 
@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from llama_ref.golden.candidate.layouts import same_bits
 from llama_ref.golden.candidate.pieces import Assembly, Piece
@@ -79,7 +81,10 @@ def _join(case: Case, pieces: Sequence[Piece]) -> tuple[Assembly | None, str, bo
 
 
 def _same(one: Assembly, other: Assembly) -> bool:
-    return same_bits(one.read().array, other.read().array)
+    a, b = one.read().array, other.read().array
+    if a.dtype != b.dtype:  # the same numbers, one of them widened on the way
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    return same_bits(a, b)
 
 
 def _differ(pieces: Sequence[Piece]) -> list[Refusal]:

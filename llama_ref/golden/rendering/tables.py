@@ -13,7 +13,14 @@ from llama_ref.golden.rendering.markup import (
     tag,
     with_code,
 )
-from llama_ref.golden.rendering.terms import count, number, place, positions_of, rho_of
+from llama_ref.golden.rendering.terms import (
+    count,
+    divergences,
+    number,
+    place,
+    positions_of,
+    rho_of,
+)
 from llama_ref.golden.report import PASS, LogitsSummary, Report, Row
 
 NUMBERS = (
@@ -53,9 +60,7 @@ def _logits(one: LogitsSummary) -> tuple[str, ...]:
         decided = tag("b", decided, class_="wrong")
     return (
         one.case,
-        number(one.kl_mean),
-        number(one.kl_max),
-        number(one.kl_legal),
+        *divergences(one),
         f"{one.n_same_choice} of {one.n_tokens}",
         decided,
     )

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llama_ref.golden.report import FAIL_AT, INHERITS, PASS, WARN, Report, Row, Suspect
+from llama_ref.golden.report import (
+    FAIL_AT,
+    INHERITS,
+    PASS,
+    WARN,
+    LogitsSummary,
+    Report,
+    Row,
+    Suspect,
+)
 from llama_ref.golden.taps import kind_of, layer_of
 
 MEANING = {
@@ -71,6 +80,19 @@ def number(value: float | None) -> str:
     if size == 0:
         return "0"
     return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"
+
+
+def divergences(one: LogitsSummary) -> tuple[str, ...]:
+    """Return the mean, largest and legal divergence of a case; of a fingerprint nobody knows them.
+
+    Examples
+    --------
+    >>> divergences(LogitsSummary("far", math.nan, math.nan, math.nan, 2, 1, 1, 1))
+    ('–', '–', '–')
+    """
+    if math.isnan(one.kl_legal):
+        return ("–",) * 3
+    return number(one.kl_mean), number(one.kl_max), number(one.kl_legal)
 
 
 def short(value: float | None) -> str:
