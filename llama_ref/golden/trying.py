@@ -95,9 +95,9 @@ class Stretch:
         def compare(moment: Moment, dump: Dump, span: str) -> None:
             if moment.name == self.tap or (moment.kind in at and moment.layer == self.last):
                 reference = rows_of_tap(moment.kind, moment.computed, dump.rows)
-                found[moment.name] = self.check.judged(
-                    moment.name, dump, reference, SPANS.index(span)
-                )[0]
+                found[moment.name], _ = self.check.judged(
+                    moment.name, dump, reference, SPANS.index(span), is_right=mistake is None
+                )
 
         self.run(mistake, replaying(self.check.source, compare))
         return found

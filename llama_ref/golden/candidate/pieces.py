@@ -111,6 +111,8 @@ def notes_of(assemblies: Iterable[Assembly], pairing: str) -> list[str]:
         for piece in assembly.pieces:
             for what in _done_to(piece, pairing):
                 done[what].append(piece.stored.label)
+            if len(assembly.pieces) > 1:
+                done["joined from single calls"].append(piece.stored.label)
             if piece.meaning.remark:
                 done[piece.meaning.remark] = []
     return [_sentence(what, list(dict.fromkeys(labels))) for what, labels in done.items()]
@@ -132,8 +134,6 @@ def _done_to(piece: Piece, pairing: str) -> Iterator[str]:
         yield "read from one head of each group, since repeated heads are equal to the bit"
     if fit.last_rows:
         yield "taken for the last tokens, since they have fewer rows than were fed"
-    if piece.call is not None:
-        yield "joined from single calls"
 
 
 def _sentence(what: str, labels: list[str]) -> str:
