@@ -10,7 +10,8 @@ hidden folder `.writing-…`, which no reader takes for anything and which may b
 
 from __future__ import annotations
 
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,13 @@ def writing(path: Path) -> Iterator[None]:
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
     """Lend a temporary folder inside `folder`, on its file system, and remove it in the end."""
-    with writing(folder):
-        staging = tempfile.TemporaryDirectory(prefix=".writing-", dir=folder)
-    with staging as name:
-        yield Path(name)
+    staging = folder / f".writing-{secrets.token_hex(8)}"
+    try:  # before there is anything, so that no interrupt falls between making and removing it
+        with writing(folder):
+            staging.mkdir(mode=0o700)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def move(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ What a bundle is, in the order in which it comes about:
     cases.py                    the tokens to run, each case for a reason
     taps.py  pairing.py         what is looked at: names, axes, pairs of channels
     passes.py                   one forward pass in which any tap can be replaced
-    styles.py  summing.py       the legal ways to round
+    grids.py  styles.py  summing.py                                 the legal ways to round
     replay.py  measure.py       each step from a candidate's own numbers; how far it is off
     envelope.py  logits.py      how far off legal rounding is
     models.py  sketch.py  manifest.py  manifest_reading.py  bundle.py

@@ -81,7 +81,7 @@ ROPE_FAR = (
 MASKS = ("mask-missing", "mask-sees-next", "mask-hides-self", "softmax-over-queries")
 CACHE = (
     *("mask-not-offset-by-cache", "mask-forgets-cache", "cache-last-entry-overwritten"),
-    *("rope-restarts-in-each-chunk", "rope-position-plus-one-on-keys"),
+    *("rope-restarts-in-each-chunk", "rope-position-plus-one-behind-cache"),
 )
 
 

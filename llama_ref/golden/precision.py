@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from llama_ref.errors import BadRequest, shown
+from llama_ref.golden.grids import to_bfloat16, to_float16
 from llama_ref.golden.replay import Source
-from llama_ref.golden.styles import PRECISIONS, to_bfloat16, to_float16
+from llama_ref.golden.styles import PRECISIONS
 from llama_ref.golden.taps import LINEARS, kind_of
 from llama_ref.numerics import BFLOAT16
 

@@ -62,6 +62,8 @@ def _positions(case, width, mistake):
     match mistake:
         case "rope-position-plus-one":
             return position + 1
+        case "rope-position-plus-one-behind-cache":
+            return np.where(token < case.chunks[0], position, position + 1)
         case "rope-restarts-in-each-chunk":
             return token - np.repeat(np.cumsum([0, *case.chunks[:-1]]), case.chunks)
         case "rope-positions-consecutive":

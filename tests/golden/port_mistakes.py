@@ -50,6 +50,7 @@ SHOWS_FIRST_AT = {
         "rope-scaling-uncalled-for",
         "rope-theta-10000",
         "rope-position-plus-one",
+        "rope-position-plus-one-behind-cache",
         "rope-missing",
         "rope-missing-on-queries",
         "rope-direction-flipped",

@@ -15,8 +15,9 @@ from llama_ref.checkpoint import write_safetensors
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.errors import BadFile, CompareError, LimitExceeded, LlamaRefError
 from llama_ref.golden import Bundle, check
+from llama_ref.golden.grids import to_bfloat16
 from llama_ref.golden.manifest_reading import NUMBERS_LIMIT
-from llama_ref.golden.styles import PRECISIONS, to_bfloat16
+from llama_ref.golden.styles import PRECISIONS
 from llama_ref.numerics import BFLOAT16
 from tests.golden.dumps import opened, taps, write_raw, written
 from tests.golden.ported import checked, ported

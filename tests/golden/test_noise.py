@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from llama_ref.golden.grids import cut_to_tf32, to_bfloat16, to_float16, to_tf32
 from llama_ref.golden.noise import common_factor, explained_by_factors, is_noise, size_of
-from llama_ref.golden.styles import cut_to_tf32, to_bfloat16, to_float16, to_tf32
 
 RNG = np.random.default_rng(0)
 NORMAL_TD = RNG.standard_normal((48, 96))

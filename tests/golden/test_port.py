@@ -163,6 +163,7 @@ def test_every_mistake_shows_first_where_it_is_made(mistake, kind):
         "mask-not-offset-by-cache": {"chunks"},
         "padding-attended": {"short"},
         "rope-positions-count-padding": {"short"},
+        "rope-position-plus-one-behind-cache": {"chunks"},
         "rope-positions-consecutive": {"far"},
         "rope-positions-in-bfloat16": {"far"},
         "rope-restarts-in-each-chunk": {"far", "chunks"},

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from llama_ref.errors import BadRequest
+from llama_ref.golden.grids import to_bfloat16, to_float16
 from llama_ref.golden.precision import precision_of
 from llama_ref.golden.replay import Dump
-from llama_ref.golden.styles import PRECISIONS, to_bfloat16, to_float16
+from llama_ref.golden.styles import PRECISIONS
 from llama_ref.numerics import BFLOAT16
 
 NUMBERS = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)

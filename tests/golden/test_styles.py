@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llama_ref.golden.grids import cut_to_tf32, to_bfloat16, to_float16, to_tf32
 from llama_ref.golden.passes import Session, whole
 from llama_ref.golden.styles import (
     OPERANDS,
@@ -16,13 +17,9 @@ from llama_ref.golden.styles import (
     RESIDUALS,
     STYLES,
     Style,
-    cut_to_tf32,
     exp_by_exp2,
     flash,
     rotated_as_ggml,
-    to_bfloat16,
-    to_float16,
-    to_tf32,
 )
 from llama_ref.trace import tap_names
 from tests.golden.styled import CASES, SPEC, model, relative_error, styled, truth, weights

@@ -9,8 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 from llama_ref.checkpoint.write import write_safetensors
 from llama_ref.golden import check
+from llama_ref.golden.grids import to_tf32
 from llama_ref.golden.report import FAIL, INHERITS
-from llama_ref.golden.styles import to_tf32
 from llama_ref.golden.taps import kind_of
 from weights_tools.validate_golden import run_bundle
 from weights_tools.validate_peers import transformers_peers

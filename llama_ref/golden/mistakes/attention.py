@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from llama_ref.golden.grids import to_bfloat16, to_float8
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import (
     both,
@@ -23,9 +24,7 @@ from llama_ref.golden.mistakes.common import (
     several_heads,
     several_tokens,
 )
-from llama_ref.golden.mistakes.precision import to_float8
 from llama_ref.golden.passes import Moment, Session
-from llama_ref.golden.styles import to_bfloat16
 
 
 def tiled(x_SKH: np.ndarray, n_heads: int) -> np.ndarray:

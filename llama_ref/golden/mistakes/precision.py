@@ -6,13 +6,12 @@ on by default, an accumulator of the wrong type, a file that was quantised.
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 
+from llama_ref.golden.grids import Grid, to_bfloat16, to_float8, to_float16, to_tf32
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import at, flat, project
 from llama_ref.golden.passes import Change, Moment, Session, blocks_of_rows, whole
-from llama_ref.golden.styles import Grid, to_bfloat16, to_float16, to_tf32
 from llama_ref.golden.taps import LINEARS
 
 SUMMED_AT_ONCE = 32
@@ -55,11 +54,6 @@ def to_q4_0(weight_FD: np.ndarray) -> np.ndarray:
     scaled = block * np.where(scale != 0, 1 / scale, 0)
     nibble = np.minimum(15, np.trunc(scaled + np.float32(8.5)))
     return ((nibble - 8) * to_float16(scale)).reshape(weight_FD.shape)
-
-
-def to_float8(x: np.ndarray) -> np.ndarray:
-    """Round to the grid of float8 e4m3; the dtype stays."""
-    return x.astype(ml_dtypes.float8_e4m3fn).astype(x.dtype)
 
 
 def to_scaled_float8(weight_FD: np.ndarray) -> np.ndarray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_ref.golden.grids import to_bfloat16, to_float16
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import at, normed
 from llama_ref.golden.passes import Moment
-from llama_ref.golden.styles import to_bfloat16, to_float16
 
 SUMS = ("ffn_inp", "out")
 

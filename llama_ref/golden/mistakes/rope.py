@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_ref.golden.grids import to_float16
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import (
     ROTATED,
@@ -17,7 +18,6 @@ from llama_ref.golden.mistakes.common import (
 from llama_ref.golden.mistakes.turning import cos_and_sin, own_positions, rotation, turned
 from llama_ref.golden.pairing import to_interleaved
 from llama_ref.golden.passes import Moment, Session
-from llama_ref.golden.styles import to_float16
 from llama_ref.ops.rope import rope_half_split, rope_interleaved
 
 OTHER_PAIRING = {"half_split": rope_interleaved, "interleaved": rope_half_split}

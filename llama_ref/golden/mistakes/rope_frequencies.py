@@ -13,11 +13,11 @@ import numpy as np
 
 from llama_ref.config import Config
 from llama_ref.config.presets import FACTOR_8
+from llama_ref.golden.grids import to_bfloat16
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import ROTATED, at, moved
 from llama_ref.golden.mistakes.turning import own_positions, turned
 from llama_ref.golden.passes import Moment, Session
-from llama_ref.golden.styles import to_bfloat16
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
 
 Frequencies = Callable[[Config], np.ndarray]

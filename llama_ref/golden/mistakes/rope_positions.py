@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from llama_ref.golden.grids import to_bfloat16
 from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import ROTATED, Applies, at
 from llama_ref.golden.mistakes.turning import own_positions, turned
 from llama_ref.golden.passes import Change, Moment, Session
-from llama_ref.golden.styles import to_bfloat16
 
 Positions = Callable[[Session], np.ndarray]
 
@@ -21,6 +21,10 @@ def _consecutive(session: Session) -> np.ndarray:
 
 def _restarted(session: Session) -> np.ndarray:
     return _consecutive(session) - session.case.chunk_start_T
+
+
+def _one_more_after_the_first_call(session: Session) -> np.ndarray:
+    return own_positions(session) + (session.case.chunk_start_T > 0)
 
 
 def _with_padding(session: Session) -> np.ndarray:
@@ -67,6 +71,15 @@ MISTAKES = (
         "Keys, and only they, are turned by one position too many.",
         "Keys are turned with the cache's new length and queries with the old one.",
         {"k_rope": _plus_one},
+    ),
+    Mistake(
+        "rope-position-plus-one-behind-cache",
+        "RoPE one position off behind the cache",
+        "Tokens of every call after the first are turned by one position too many.",
+        "The prompt is counted from 0 and generation from the length of the cache plus one, often"
+        " since the length is advanced before the new token is turned.",
+        at(ROTATED, _at(_one_more_after_the_first_call)),
+        _differ(_one_more_after_the_first_call),
     ),
     Mistake(
         "rope-restarts-in-each-chunk",
