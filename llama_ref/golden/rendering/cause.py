@@ -67,7 +67,6 @@ def _bars(report: Report, first: Row) -> Markup | None:
     gate, height = axis.at(FAIL_AT), PITCH * len(bars)
     parts = [
         box(0, 0, axis.at(1.0), height, "band legal"),
-        path(f"M{gate:.1f} 0V{height}", "gate"),
         words("legal", 2, height + 12),
         words("3 fails", gate + 4, height + 12),
     ]
@@ -75,6 +74,7 @@ def _bars(report: Report, first: Row) -> Markup | None:
         y, hint = PITCH * i, f"{name}: {number(rho)} × the worst legal error"
         parts.append(words(name, 2, y + 13, "name"))
         parts.append(lying_bar(rho, y + 18, 12, axis, palette, hint))
+        parts.append(path(f"M{gate:.1f} {y + 16}v16", "gate"))
         parts.append(words(number(rho), axis.at(rho) + 8, y + 29, "ratio"))
     about = "Error left with each mistake"
     return drawing(LENGTH + 70, height + 16, *parts, kind="chart residuals", about=about)
