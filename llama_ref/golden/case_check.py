@@ -75,8 +75,7 @@ class CaseCheck:
                 hidden_TD = session.stage(stage, hidden_TD, watch)
             return
         for tap in self.source.taps:
-            dump = self.source.get(tap)
-            assert dump is not None
+            dump = self.source.candidate.read(self.case.name, tap)
             self._add_row(tap, dump, None, "model", None)
 
     def _n_stages(self, model: Model) -> int:

@@ -54,6 +54,13 @@ def test_a_known_mistake_is_named(shaped, tmp_path, mistake, dtype):
     assert report.cause.explanation == MISTAKES[mistake].explanation
 
 
+def test_a_mistake_may_round_where_the_right_step_is_exact(shaped, tmp_path):
+    """A look-up is exact; scaled by sqrt(128), no power of two, it is rounded, and is named."""
+    report = checked(shaped, ported(shaped, "embedding-scaled", "bfloat16"), tmp_path)
+    assert report.first[1] == "embed"
+    assert (report.cause.id, report.confidence) == ("embedding-scaled", "certain")
+
+
 @pytest.fixture(scope="module")
 def report(shaped, tmp_path_factory):
     """One report of a mistake, to look at."""
