@@ -57,7 +57,13 @@ _HOMES = {
     "golden": "llama_ref.golden",
     "numerics": "llama_ref.numerics",
     "ops": "llama_ref.ops",
+    "LLM": "llama_ref.llm",
+    "SamplingParams": "llama_ref.sampling",
+    "chat": "llama_ref.chat",
+    "constrain": "llama_ref.constrain",
+    "engine": "llama_ref.engine",
     "sampling": "llama_ref.sampling",
+    "tools": "llama_ref.tools",
     "synthetic": "llama_ref.checkpoint",
     "tokenizer": "llama_ref.tokenizer",
 }
@@ -74,7 +80,9 @@ if TYPE_CHECKING:
     from llama_ref.config import preset as preset
     from llama_ref.errors import LlamaRefError as LlamaRefError
     from llama_ref.generation import generate as generate
+    from llama_ref.llm import LLM as LLM
     from llama_ref.loading import load as load
     from llama_ref.model import Model as Model
+    from llama_ref.sampling import SamplingParams as SamplingParams
     from llama_ref.tokenizer import load_tokenizer as load_tokenizer
     from llama_ref.trace import Trace as Trace

@@ -140,6 +140,21 @@ class KVCache:
             raise BadRequest("truncate", expected=f"0 to {self.length}", found=shown(length))
         self.length = length
 
+    def prefix(self, length: int) -> KVCache:
+        """Return a copy of the first `length` positions, which goes its own way from there.
+
+        The keys and values of a token depend on nothing after it, so texts that begin alike share
+        the cache of their beginning.
+        """
+        if not is_whole(length, 1, self.length):
+            raise BadRequest("prefix", expected=f"1 to {self.length}", found=shown(length))
+        copy = KVCache(self.config, self.dtype, length, owner=self.owner)
+        copy.key_LCKH[:] = self.key_LCKH[:, :length]
+        copy.value_LCKH[:] = self.value_LCKH[:, :length]
+        copy.position_C[:] = self.position_C[:length]
+        copy.length, copy.grows = length, True
+        return copy
+
     def _allocate(self, capacity: int) -> None:
         shape = (self.config.n_layers, capacity, self.config.n_kv_heads, self.config.head_dim)
         if not is_whole(capacity, 1, self.config.context_length):

@@ -5,55 +5,39 @@
 
 The loop is an iterator. Who consumes it decides how long it runs: leaving it, or calling its
 `close()`, ends the generation at that token, and its cache goes with it.
+
+What is chosen, and when the text ends, is `continuation.py`; many texts at once is `engine/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_ref.cache import KVCache
-from llama_ref.errors import BadRequest, LimitExceeded, is_whole, shown
+from llama_ref.continuation import Continuation, Token
+from llama_ref.errors import BadRequest, shown
 from llama_ref.model import Model
 from llama_ref.ops.embed import check_ids
 from llama_ref.packing import Ids, as_ids
-from llama_ref.sampling import check_parameters, sample
+from llama_ref.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from llama_ref.constrain import Grammar
 
 PREFILL_CHUNK = 512
 """Prompt tokens run at a time: bounds the memory of a long prompt, changes only the rounding."""
 
 
-class Token(NamedTuple):
-    """One step of a generation.
-
-    Attributes
-    ----------
-    id : int
-    text : str
-        What this token makes certain: "" while a character is incomplete, and for a stop token.
-    finish_reason : {None, "stop", "length"}
-        None for all but the last: "stop" at a stop token, "length" at `max_tokens` or when the
-        context is full.
-    """
-
-    id: int
-    text: str
-    finish_reason: str | None = None
-
-
 def generate(
     model: Model,
     prompt: str | Ids,
+    params: SamplingParams | None = None,
     *,
-    max_tokens: int,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    stop_ids: Collection[int] | None = None,
+    grammar: Grammar | None = None,
+    **fields: object,
 ) -> Iterator[Token]:
     """Continue a prompt, token by token.
 
@@ -63,11 +47,12 @@ def generate(
     prompt : str or sequence of int
         Text is encoded with the begin-of-text token in front and no other special token; ids are
         taken as they are.
-    max_tokens : int, at least 1
-    temperature, top_k, top_p, seed
-        See `sampling.sample`; the default is greedy.
-    stop_ids : collection of int, optional
-        Ids that end the generation; by default those of the checkpoint, else of the tokenizer.
+    params : SamplingParams, optional
+        How to choose and when to stop. Alternatively its fields by name, as in `max_tokens=100,
+        temperature=0.6, seed=7`; then the temperature is 0, greedy, unless given, and
+        `max_tokens` must be.
+    grammar : Grammar, optional
+        What the text must be, such as JSON; see `constrain`.
 
     Yields
     ------
@@ -81,20 +66,19 @@ def generate(
     LimitExceeded
         If the prompt leaves no room in the context.
     """
-    check_parameters(temperature, top_k, top_p, seed)
-    if not is_whole(max_tokens, 1):
-        raise BadRequest("max_tokens", expected="an integer, at least 1", found=shown(max_tokens))
-    ids_T = as_ids(_encode(model, prompt) if isinstance(prompt, str) else prompt)
-    check_ids(ids_T, model.config.vocab_size)
-    if len(ids_T) > model.config.context_length:
-        raise LimitExceeded(
-            "prompt",
-            expected=f"at most the context length {model.config.context_length}",
-            found=f"{len(ids_T)} tokens",
-        )
-    choose = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    stops = default_stop_ids(model) if stop_ids is None else _checked_stops(model, stop_ids)
-    return _loop(model, ids_T, max_tokens, choose, stops)
+    if params is None:
+        if "max_tokens" not in fields:
+            raise BadRequest("max_tokens", expected="an integer, or None for all the room there is")
+        params = SamplingParams(**{"temperature": 0.0, **fields})  # type: ignore[arg-type]
+    elif fields:
+        raise BadRequest("generate", expected="params, or its fields by name", found="both")
+    for name, most in (("n", 1), ("prompt_logprobs", None)):
+        if getattr(params, name) != most:
+            found = shown(getattr(params, name))
+            raise BadRequest(name, expected=most, found=found, next_step="ask LLM.generate for it")
+    ids_T = prompt_ids(model, prompt)
+    matcher = grammar.matcher() if grammar else None
+    return _loop(model, ids_T, Continuation(model, ids_T.tolist(), params, matcher=matcher))
 
 
 def prefill(model: Model, ids_T: np.ndarray, cache: KVCache) -> np.ndarray:
@@ -106,60 +90,34 @@ def prefill(model: Model, ids_T: np.ndarray, cache: KVCache) -> np.ndarray:
     return logits_RV[-1]
 
 
-def default_stop_ids(model: Model) -> frozenset[int]:
-    """Return the ids that end a text: the checkpoint's own word, else the tokenizer's."""
-    if model.config.eos_ids:
-        return frozenset(model.config.eos_ids)
-    return frozenset(model.tokenizer.stop_ids if model.tokenizer else ())
+def prompt_ids(model: Model, prompt: str | Ids) -> np.ndarray:
+    """Return the ids of a prompt: of text, with the begin-of-text token in front.
+
+    Raises
+    ------
+    BadRequest
+        If there is no token, an id is not of the vocabulary, or there is no tokenizer for text.
+    """
+    if isinstance(prompt, str):
+        if model.tokenizer is None:
+            raise BadRequest(
+                "prompt",
+                expected="token ids, since this model was loaded without a tokenizer",
+                found="text",
+            )
+        prompt = model.tokenizer.encode(prompt, bos=True)
+    ids_T = as_ids(prompt)
+    check_ids(ids_T, model.config.vocab_size)
+    return ids_T
 
 
-def _loop(
-    model: Model,
-    ids_T: np.ndarray,
-    max_tokens: int,
-    choose: Callable[..., int],
-    stops: frozenset[int],
-) -> Iterator[Token]:
+def _loop(model: Model, ids_T: np.ndarray, continuation: Continuation) -> Iterator[Token]:
     """Prefill, then choose and run one token after the other."""
     cache = model.new_cache()
-    decoder = model.tokenizer.stream() if model.tokenizer else None
-    if decoder:
-        for token_id in ids_T.tolist():  # so that the text goes on where the prompt ends
-            decoder.push(token_id)
     logits_V = prefill(model, ids_T, cache)
-    for step in range(max_tokens):
-        token_id = choose(logits_V, step=step)
-        full = cache.length == model.config.context_length or step + 1 == max_tokens
-        reason = "stop" if token_id in stops else "length" if full else None
-        text = ""
-        if decoder and reason != "stop":
-            text += decoder.push(token_id)
-        if decoder and reason:
-            text += decoder.finish()
-        yield Token(token_id, text, reason)
-        if reason:
+    while True:
+        token = continuation.take(logits_V)
+        yield token
+        if token.finish_reason:
             return
-        logits_V = model.forward([token_id], cache, last=1)[-1]
-
-
-def _checked_stops(model: Model, stop_ids: Collection[int]) -> frozenset[int]:
-    """Return the stop ids, refusing what the model could never produce."""
-    if not isinstance(stop_ids, Iterable):
-        raise BadRequest("stop_ids", expected="a collection of ids", found=shown(stop_ids))
-    ids = list(stop_ids)
-    highest = model.config.vocab_size - 1
-    for token_id in ids:
-        if not is_whole(token_id, 0, highest):
-            raise BadRequest("stop_ids", expected=f"ids from 0 to {highest}", found=shown(token_id))
-    return frozenset(map(int, ids))
-
-
-def _encode(model: Model, text: str) -> list[int]:
-    """Return the ids of a text prompt, the begin-of-text token in front."""
-    if model.tokenizer is None:
-        raise BadRequest(
-            "prompt",
-            expected="token ids, since this model was loaded without a tokenizer",
-            found="text",
-        )
-    return model.tokenizer.encode(text, bos=True)
+        logits_V = model.forward([token.id], cache, last=1)[-1]

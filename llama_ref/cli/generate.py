@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from llama_ref.cli.terminal import Paint, Progress, print_json, read_text, seconds, visible
 from llama_ref.errors import BadRequest
@@ -124,7 +125,7 @@ def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iter
         top_k=options.top_k,
         top_p=options.top_p,
         seed=options.seed,
-        stop_ids=_stop_ids(options.stop_id, model.config.vocab_size),
+        **_stops(options.stop_id, model.config.vocab_size),
     )
     with Progress(f"running the prompt, {len(outcome.prompt_ids):,} tokens"):
         first = next(tokens)
@@ -135,12 +136,12 @@ def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iter
         yield token
 
 
-def _stop_ids(ids: list[int] | None, vocab_size: int) -> list[int] | None:
-    """Return the ids asked for, once each is known to be a token."""
+def _stops(ids: list[int] | None, vocab_size: int) -> dict[str, Any]:
+    """Return the parameters that end a text at these ids alone, once each is known to be a token."""
     for token_id in ids or ():
         if not 0 <= token_id < vocab_size:
             raise BadRequest("--stop-id", expected=f"0 to {vocab_size - 1}", found=token_id)
-    return ids
+    return {"stop_token_ids": ids, "ignore_eos": True} if ids else {}
 
 
 def _print_ids(tokens: Iterator[Token]) -> None:
