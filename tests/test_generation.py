@@ -124,7 +124,7 @@ def test_long_prompts_run_in_chunks(monkeypatch):
         ({"max_tokens": 1, "top_p": 1.5}, "top_p"),
         ({"max_tokens": 1, "top_k": -2}, "top_k"),
         ({"max_tokens": 1, "top_k": 1.5}, "top_k"),
-        ({"max_tokens": 1, "seed": -1}, "seed"),
+        ({"max_tokens": 1, "seed": -(2**63) - 1}, "seed"),
         ({"max_tokens": 1, "seed": 2**64}, "seed"),
         ({"max_tokens": 1, "seed": np.nan}, "seed"),
         ({"max_tokens": 1, "stop_token_ids": [97]}, "stop_token_ids"),

@@ -200,7 +200,7 @@ def test_a_long_prompt_does_not_hold_the_others_up():
     [
         (Request([]), BadRequest, "at least one"),
         (Request([10**6]), BadRequest, "token"),
-        (Request([1] * 100_000), LimitExceeded, "context"),
+        (Request([1] * 200_000), LimitExceeded, "context"),
         (Request([1], SamplingParams(stop="x")), BadRequest, "stop"),
         (Request([1], SamplingParams(stop_token_ids=[10**6])), BadRequest, "stop_token_ids"),
         (Request([1], SamplingParams(logit_bias={10**6: 1.0})), BadRequest, "logit_bias"),
