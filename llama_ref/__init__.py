@@ -14,7 +14,11 @@ Reading order, from text to text:
     checkpoint/  weights.py     files -> matrices
     numerics.py  ops/           embed, rms_norm, linear, rope, attention, swiglu: one op, one file
     cache.py layer.py model.py  ids -> hidden -> logits
-    sampling.py generation.py   logits -> ids -> text
+    sampling/ stopping.py       logits -> id; where a text ends
+    continuation.py generation.py  one text, from its prompt to its end
+    chat/ tools/ constrain/     conversations, tool calls, JSON: as ids, and from text
+    engine/ turn.py llm.py      many requests at once, each as if alone
+    serve/                      the same over HTTP, as OpenAI's clients know it
     golden/                     golden outputs: to make, and to check a backend against
 
 Every array of known rank ends in its axes, `hidden_TD`. The key:

@@ -1,6 +1,6 @@
 """One text in the making: from the logits after its last token to the next token, and the end.
 
-    logits -> id        sampling.py: the parameters of this request, its own random numbers
+    logits -> id        sampling/: the parameters of this request, its own random numbers
     id     -> text      a character at a time: half of one is held until the other half comes
     text   -> certain   stopping.py: what could still be part of a stop string is held back
     why it ends         stop: a stop token or a stop string; length: no more tokens wanted, or no room

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_ref.continuation import ends
 from llama_ref.engine import Delta, Engine, Request
 from llama_ref.errors import BadRequest, shown
 from llama_ref.generation import prompt_ids
@@ -29,6 +30,7 @@ from llama_ref.model import Model
 from llama_ref.outputs import RequestOutput
 from llama_ref.packing import Ids
 from llama_ref.sampling import SamplingParams
+from llama_ref.turn import prepare_turn
 
 if TYPE_CHECKING:
     from llama_ref.constrain import Vocabulary
@@ -114,8 +116,6 @@ class LLM:
             Their `outputs[i].message` is the assistant's message, tool calls included, ready to be
             appended to the conversation.
         """
-        from llama_ref.turn import prepare_turn  # noqa: PLC0415 - `turn` is written in terms of LLM
-
         several = bool(messages) and not isinstance(messages[0], Mapping)
         many: list[Any] = list(messages) if several else [messages]
         each = _one_for_each(sampling_params, len(many))
@@ -156,7 +156,6 @@ class LLM:
             If the model was loaded without a tokenizer.
         """
         from llama_ref.constrain import Vocabulary  # noqa: PLC0415 - loads an extra
-        from llama_ref.continuation import ends  # noqa: PLC0415
 
         if self.tokenizer is None:
             raise BadRequest("grammar", expected="a model with a tokenizer", found="none")

@@ -24,7 +24,9 @@ OPTIONAL |= {"bench.gguf_file": PEERS_OF_BENCH}
 OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
 OPTIONAL |= {f"golden.capture.{name}": PEERS_OF_BENCH for name in ("hf", "hf_hooks")}
 OPTIONAL |= {f"golden.capture.ggml_{name}": PEERS_OF_BENCH for name in ("run", "calls")}
-OPTIONAL |= {"golden.manifest": {"threadpoolctl"}}
+OPTIONAL |= {"golden.manifest": {"threadpoolctl"}, "sampling.explanation_views": {"matplotlib"}}
+OPTIONAL |= {m: {"llguidance"} for m in MODULES if m.startswith("constrain.")}
+OPTIONAL |= {m: {"starlette", "uvicorn", "msgspec"} for m in MODULES if m.startswith("serve.")}
 
 
 def source(module):
@@ -119,6 +121,8 @@ def loaded_by(statement):
         (
             "from llama_ref.sampling import sample",
             {"llama_ref", "llama_ref.lazy", "llama_ref.sampling", "llama_ref.ops"}
+            | {f"llama_ref.sampling.{m}" for m in ("checks", "params", "pipeline", "profiles")}
+            | {f"llama_ref.sampling.{m}" for m in ("steps", "stream")}
             | {"llama_ref.ops.softmax", "llama_ref.numerics", "llama_ref.errors"}
             | {"numpy", "ml_dtypes"},
         ),
