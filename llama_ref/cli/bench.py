@@ -21,6 +21,7 @@ from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
+from llama_ref.bench.packed import Packed, measure_packed
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.checkpoint import synthetic, write_hf
@@ -39,6 +40,7 @@ EXAMPLE = """\
   llama-ref bench --peers transformers,llama.cpp --keep bench-1b"""
 
 WHAT = Turn._fields  # prefill, decode
+MOST_PACKED = 256
 PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 
 
@@ -59,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, help="measure this Llama 3 tokenizer too, beside bare tiktoken"
     )
+    parser.add_argument(
+        "--packed", default="", help="decode that many requests at once too, as in 8,16"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -68,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
+    sizes = _sizes(options.packed)
     with Progress("computing weights"):
         extra: dict[str, Any] = {"formula": measure_formula(options.rounds)._asdict()}
     if options.tokenizer:
@@ -89,12 +95,27 @@ def run(options: argparse.Namespace) -> int:
                 rounds=options.rounds,
                 threads=options.threads,
             )
+        if sizes:
+            with Progress("packing requests"):
+                how = {"n_decode": options.decode, "rounds": options.rounds}
+                packed = measure_packed(folder, sizes, threads=options.threads, **how)
+            extra["packed"] = [size._asdict() for size in packed]
     figures = _figures(config, startup, turns, options) | extra
     if options.json:
         print_json(figures)
     else:
         _print(config, figures, options)
     return 0
+
+
+def _sizes(words: str) -> list[int]:
+    """Return the numbers of requests to pack."""
+    sizes = [word.strip() for word in words.split(",") if word.strip()]
+    for size in sizes:
+        if not size.isdecimal() or not 1 <= int(size) <= MOST_PACKED:
+            expected = f"numbers from 1 to {MOST_PACKED}, with commas"
+            raise BadRequest("--packed", expected=expected, found=size)
+    return [int(size) for size in sizes]
 
 
 def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
@@ -178,6 +199,15 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
     for name, ratios in figures["ratio_to"].items():
         speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
     print_lines(table(speeds, "<>>>>"), indent="  ")
+    if "packed" in figures:
+        print("\n" + paint("bold", "tokens/s: requests decoded at once"))
+        print_lines(
+            table([_packed_row(Packed(**row)) for row in figures["packed"]], ">>>"), indent="  "
+        )
+
+
+def _packed_row(size: Packed) -> tuple[str, ...]:
+    return str(size.n_requests), f"{size.tokens_per_second:.1f}", f"{size.ratio_to_one:.2f} of one"
 
 
 def _row(

@@ -37,6 +37,18 @@ def test_every_figure_is_there_and_positive(folder, capsys, monkeypatch):
     assert figures["formula"]["fraction_of_limit"] > 0
 
 
+def test_packed_requests_are_measured_beside_one_alone(folder, capsys):
+    """Each number of requests has the speed of all together and the ratio to one in its round."""
+    words = ["--prompt", "8", "--decode", "4", "--rounds", "1", "--threads", "1"]
+    assert main(["bench", str(folder), "--packed", "1,8", *words, "--json"]) == 0
+    one, eight = json.loads(capsys.readouterr().out)["packed"]
+    assert (one["n_requests"], eight["n_requests"]) == (1, 8)
+    assert one["tokens_per_second"] > 0
+    assert eight["ratio_to_one"] > 1
+    assert main(["bench", str(folder), "--packed", "8,many", *words]) == 2
+    assert "many" in capsys.readouterr().err
+
+
 @pytest.mark.real
 def test_encoding_is_measured_beside_the_bare_engine(folder, capsys, llama3_ranks_file):
     """With a tokenizer, its speed and its ratio to tiktoken's are among the figures."""
