@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama_ref.errors import BadRequest
 from llama_ref.ops.attention import attention, over_root_width, times_inverse_root_width
 from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
@@ -95,6 +96,21 @@ def test_truncated_cache_continues_as_if_never_longer():
     cache.truncate(4)
     whole = MODEL.logits([*tiny_ids(9)[:4], 5, 6])
     assert largest_difference(MODEL.forward([5, 6], cache), whole[4:]) < NOISE
+
+
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_prefix_of_a_cache_goes_its_own_way(length):
+    """A copy of a cache's beginning continues as its own text; the cache it came from as before."""
+    cache = MODEL.new_cache()
+    MODEL.forward(tiny_ids(9), cache)
+    copy = cache.prefix(length)
+    whole = MODEL.logits([*tiny_ids(9)[:length], 5, 6])
+    assert largest_difference(MODEL.forward([5, 6], copy), whole[length:]) < NOISE
+    rest = MODEL.logits([*tiny_ids(9), 7])
+    assert largest_difference(MODEL.forward([7], cache), rest[9:]) < NOISE
+    for wrong in (0, 11, 1.5):
+        with pytest.raises(BadRequest, match="prefix"):
+            cache.prefix(wrong)
 
 
 def test_cache_grows_without_changing_anything():
