@@ -23,7 +23,14 @@ BLOCK_ELEMENTS = 2**20
 """Weights widened at a time: 4 MiB of float32, small enough to stay in a shared cache."""
 
 FEW_ROWS = 32
-"""Up to here W @ x.T is faster than x @ W.T, since BLAS blocks along the longer side."""
+"""Up to here W @ x.T is faster than x @ W.T, since BLAS blocks along the longer side.
+
+It is faster again in blocks of `BLOCK_ROWS` rows of W: BLAS copies W into an order of its own before
+it multiplies, and of a block the copy is still in the cache when it is used (W of 8192 x 2048, two
+cores: 8 rows of x took 6.8 ms whole and 4.8 in blocks, 16 rows 8.6 and 5.5).
+"""
+
+BLOCK_ROWS = 1024
 
 
 def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
@@ -81,9 +88,13 @@ def _product(x_TD: np.ndarray, weight_FD: np.ndarray) -> np.ndarray:
     T = x_TD.shape[0]
     if T == 1:
         return (weight_FD @ x_TD[0])[None]
-    if T <= FEW_ROWS:
-        return np.ascontiguousarray((weight_FD @ x_TD.T).T)
-    return x_TD @ weight_FD.T
+    if T > FEW_ROWS:
+        return x_TD @ weight_FD.T
+    F = weight_FD.shape[0]
+    y_FT = np.empty((F, T), x_TD.dtype)
+    for lo in range(0, F, BLOCK_ROWS):
+        np.matmul(weight_FD[lo : lo + BLOCK_ROWS], x_TD.T, out=y_FT[lo : lo + BLOCK_ROWS])
+    return np.ascontiguousarray(y_FT.T)
 
 
 def _wide_blocks(
