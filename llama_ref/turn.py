@@ -147,6 +147,8 @@ def prepare_turn(
     if llm.tokenizer is None:
         raise BadRequest("messages", expected="a model with a tokenizer", found="none")
     schemas = None if tools is None else check_tools(tools)
+    if schemas == []:
+        raise BadRequest("tools", expected="at least one, or None", found="an empty list")
     choice = _checked_choice(tool_choice, schemas)
     source = _source(schemas, choice, parallel_tool_calls, response_format)
     reads_calls = choice != "none" and (schemas is not None or bool(builtin_tools))

@@ -2,7 +2,6 @@
 
     piece.py          the prompt as pieces: control tokens, fixed words, words of others
     conversation.py   messages checked: roles, keys and limits; with content.py and tool_call.py
-    values.py         the JSON inside messages: checked, and written as each dialect writes it
     hf.py             the dialect of the published templates, with its system block and its trimming
     meta.py           the dialect of Meta's `ChatFormat`; calls.py writes its tool calls
     dates.py          "Today Date", from whoever keeps the clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llama_ref.chat.values import MAX_DIGITS, checked_text, checked_value
+from llama_ref.json_values import MAX_DIGITS, checked_text, checked_value
 from llama_ref.errors import BadRequest, LimitExceeded, shown
 
 MAX_CONTENT = 4 * 2**20

@@ -36,7 +36,7 @@ from llama_ref.chat.piece import (
     Piece,
     header,
 )
-from llama_ref.chat.values import dumps
+from llama_ref.json_values import dumps
 from llama_ref.errors import BadRequest, shown
 
 FORMAT = (

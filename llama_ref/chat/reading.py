@@ -24,7 +24,7 @@ from llama_ref.chat.piece import (
     header,
 )
 from llama_ref.chat.prompt import DIALECTS, check_choice
-from llama_ref.chat.values import dumps
+from llama_ref.json_values import dumps
 from llama_ref.tokenizer.requests import checked_ids
 
 if TYPE_CHECKING:
