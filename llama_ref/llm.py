@@ -52,7 +52,7 @@ class LLM:
     def __init__(self, model: Model | str | os.PathLike[str], **engine_options: int):
         self.model = model if isinstance(model, Model) else load(model)
         self.tokenizer = self.model.tokenizer
-        self.engine = Engine(self.model, **engine_options)  # type: ignore[arg-type]
+        self.engine = Engine(self.model, **engine_options)
         self._vocabulary: Vocabulary | None = None
         self._inboxes: dict[str, deque[Delta]] = {}
         self._n_named = 0
@@ -224,7 +224,7 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[str | Ids]:
     """
     several = isinstance(prompts, Sequence) and not isinstance(prompts, str) and len(prompts) > 0
     if several and all(isinstance(p, str | Mapping | Sequence | np.ndarray) for p in prompts):
-        return [_as_prompt(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]  # type: ignore[arg-type]
+        return [_as_prompt(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
     return [_as_prompt(prompts, "prompts")]  # type: ignore[arg-type]
 
 

@@ -237,7 +237,7 @@ def _source(
         )
     if choice in ("none", "auto"):
         return form
-    return constrain.tool_calls(tools, choice, parallel=parallel)
+    return constrain.tool_calls(tools or [], choice, parallel=parallel)
 
 
 def _grammar(llm: LLM, source: Source | None) -> Grammar | None:
