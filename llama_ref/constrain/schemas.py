@@ -28,20 +28,8 @@ MAX_REPEAT = 100_000
 
 NOTES = frozenset(
     (
-        "$schema",
-        "$id",
-        "id",
-        "$anchor",
-        "$comment",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "readOnly",
-        "writeOnly",
-        "deprecated",
-        "contentMediaType",
-        "contentEncoding",
+        *("$schema", "$id", "id", "$anchor", "$comment", "title", "description", "default"),
+        *("examples", "readOnly", "writeOnly", "deprecated", "contentMediaType", "contentEncoding"),
     )
 )
 """Keywords that constrain nothing."""

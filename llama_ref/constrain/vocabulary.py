@@ -2,7 +2,9 @@
 
 A grammar is about bytes, and a token is allowed if its bytes are: all of `{"na`, say. Control
 tokens are no text, whatever their names look like; of them only those that end a text are ever
-allowed, where the text may end. Ids of the model that its tokenizer lacks are never allowed.
+allowed, where the text may end. Ids of the model that its tokenizer lacks are never allowed. Where
+a schema leaves only one way to go on, as in the name of a property, the ids are those that the
+tokenizer would write it with: a model has never seen `city` letter by letter.
 """
 
 from __future__ import annotations
@@ -60,10 +62,28 @@ class _Tokens:
         for token_id in self.special_token_ids:  # 0xff is in no text, so no grammar allows it
             self.tokens[token_id] = b"\xff<%d>" % token_id
         self._tokenizer = tokenizer
+        self._ids = {token: token_id for token_id, token in enumerate(self.tokens) if token}
+        self._longest = max(map(len, self._ids))
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Return the ids of a text."""
-        return self._tokenizer.encode(text.decode() if isinstance(text, bytes) else text)
+        """Return the ids of a text, whose bytes joined are the text."""
+        data = text.encode() if isinstance(text, str) else text
+        ids = self._tokenizer.encode(data.decode())
+        if b"".join(self.tokens[token_id] for token_id in ids) == data:
+            return ids
+        return self._longest_first(data)  # sentencepiece puts a blank in front of every text
+
+    def _longest_first(self, data: bytes) -> list[int]:
+        ids, at = [], 0
+        while at < len(data):
+            lengths = range(min(self._longest, len(data) - at), 0, -1)
+            ends = (at + n for n in lengths if data[at : at + n] in self._ids)
+            end = next(ends, None)
+            if end is None:
+                raise Unsupported("JSON mode", expected="a token for every byte", found="none")
+            ids.append(self._ids[data[at:end]])
+            at = end
+        return ids
 
 
 def engine() -> Any:
