@@ -17,10 +17,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from llama_ref import constrain
 from llama_ref.continuation import ends
 from llama_ref.engine import Delta, Engine, Request
 from llama_ref.errors import BadRequest, shown
@@ -31,9 +32,6 @@ from llama_ref.outputs import RequestOutput
 from llama_ref.packing import Ids
 from llama_ref.sampling import SamplingParams
 from llama_ref.turn import prepare_turn
-
-if TYPE_CHECKING:
-    from llama_ref.constrain import Vocabulary
 
 Prompt = str | Ids | Mapping[str, Any]
 
@@ -53,7 +51,7 @@ class LLM:
         self.model = model if isinstance(model, Model) else load(model)
         self.tokenizer = self.model.tokenizer
         self.engine = Engine(self.model, **engine_options)
-        self._vocabulary: Vocabulary | None = None
+        self._vocabulary: constrain.Vocabulary | None = None
         self._inboxes: dict[str, deque[Delta]] = {}
         self._n_named = 0
 
@@ -147,7 +145,7 @@ class LLM:
             raise BadRequest("params", expected="those of the request", found="others")
         return self._deltas([self._named(request)])
 
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> constrain.Vocabulary:
         """Return this model's vocabulary as grammars need it; made once.
 
         Raises
@@ -155,15 +153,15 @@ class LLM:
         BadRequest
             If the model was loaded without a tokenizer.
         """
-        from llama_ref.constrain import Vocabulary  # noqa: PLC0415 - loads an extra
-
         if self.tokenizer is None:
             raise BadRequest("grammar", expected="a model with a tokenizer", found="none")
         if self._vocabulary is None:
             primary, others = ends(self.model, SamplingParams())
             stop_ids = sorted(others if primary is None else others | {primary})
             size = self.model.config.vocab_size
-            self._vocabulary = Vocabulary(self.tokenizer, vocab_size=size, stop_ids=stop_ids)
+            self._vocabulary = constrain.Vocabulary(
+                self.tokenizer, vocab_size=size, stop_ids=stop_ids
+            )
         return self._vocabulary
 
     def _run(self, requests: list[Request]) -> list[tuple[Request, list[Delta]]]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llama_ref import chat
+from llama_ref import chat, constrain
 from llama_ref.continuation import ends
 from llama_ref.engine import Request
 from llama_ref.errors import BadRequest, shown
@@ -29,7 +29,7 @@ from llama_ref.sampling import SamplingParams
 from llama_ref.tools import CallDelta, ContentDelta, ToolCallStream, check_tools
 
 if TYPE_CHECKING:
-    from llama_ref.constrain import Grammar, Source
+    from llama_ref.constrain import Grammar
     from llama_ref.llm import LLM
 
 CHOICES = ("none", "auto", "required")
@@ -90,7 +90,9 @@ class TurnReader:
             return self._wanted(self._stream.push(text))
         return [ContentDelta(text)] if text else []
 
-    def finish(self, finish_reason: str | None) -> tuple[list[ContentDelta | CallDelta], str | None]:
+    def finish(
+        self, finish_reason: str | None
+    ) -> tuple[list[ContentDelta | CallDelta], str | None]:
         """Return what was held back, and the reason the turn ends with."""
         events = self._wanted(self._stream.finish()) if self._stream else []
         if finish_reason == "stop" and self._has_called and not self._turn.keeps_stop:
@@ -125,7 +127,7 @@ def prepare_turn(
         See `chat`.
     params : SamplingParams, optional
     tools : sequence of dict or function, optional
-        What the model may call; see `tools.check_tools`.
+        What the model may call, at least one; see `tools.check_tools`.
     tool_choice : {"none", "auto", "required"} or dict, optional
         By default "auto" with tools, "none" without.
     parallel_tool_calls : bool
@@ -151,7 +153,7 @@ def prepare_turn(
         raise BadRequest("tools", expected="at least one, or None", found="an empty list")
     choice = _checked_choice(tool_choice, schemas)
     source = _source(schemas, choice, parallel_tool_calls, response_format)
-    reads_calls = choice != "none" and (schemas is not None or bool(builtin_tools))
+    reads_calls = choice != "none" or (bool(builtin_tools) and tool_choice != "none")
     options |= {"builtin_tools": tuple(builtin_tools)}
     ids = chat.encode(llm.tokenizer, messages, schemas, **options)
     if reads_calls:  # <|python_tag|> is part of how a call is written
@@ -221,12 +223,10 @@ def _source(
     choice: str | Mapping[str, Any],
     parallel: bool,
     response_format: Mapping[str, Any] | None,
-) -> Source | None:
+) -> constrain.Source | None:
     """Return the grammar that the request asks for, if it asks for one."""
     if response_format is None and choice in ("none", "auto"):
         return None
-    from llama_ref import constrain  # noqa: PLC0415 - loads an extra
-
     form = None if response_format is None else constrain.response_format(response_format)
     if form is not None and choice != "none":
         raise BadRequest(
@@ -240,12 +240,20 @@ def _source(
     return constrain.tool_calls(tools or [], choice, parallel=parallel)
 
 
-def _grammar(llm: LLM, source: Source | None) -> Grammar | None:
-    if source is None:
-        return None
-    from llama_ref.constrain import compile_grammar  # noqa: PLC0415 - loads an extra
+def grammar_of(llm: LLM, response_format: Mapping[str, Any] | None) -> Grammar | None:
+    """Return the grammar of a form of response, for text that is no conversation.
 
-    return compile_grammar(source, llm.vocabulary())
+    Raises
+    ------
+    BadRequest, Unsupported, LimitExceeded
+        See `constrain.response_format`.
+    """
+    form = None if response_format is None else constrain.response_format(response_format)
+    return _grammar(llm, form)
+
+
+def _grammar(llm: LLM, source: constrain.Source | None) -> constrain.Grammar | None:
+    return None if source is None else constrain.compile_grammar(source, llm.vocabulary())
 
 
 def _ended_by_turn(llm: LLM, params: SamplingParams) -> SamplingParams:
