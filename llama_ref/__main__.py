@@ -29,6 +29,8 @@ from llama_ref.errors import LlamaRefError, printable
 VERBS = {
     "demo": "a first look: write a small checkpoint, open it, run it, check it",
     "generate": "continue a text",
+    "chat": "talk to a model",
+    "serve": "answer requests of OpenAI's clients over HTTP",
     "tokens": "show how a text becomes token ids",
     "inspect": "show what a checkpoint holds, and what is wrong with it",
     "golden": "make golden outputs, check a backend against them, say what is wrong in it",

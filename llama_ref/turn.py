@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llama_ref.constrain import Grammar
     from llama_ref.llm import LLM
 
+Event = ContentDelta | CallDelta
 CHOICES = ("none", "auto", "required")
 ENDS_OF_TURN = ("<|eot_id|>", "<|eom_id|>")
 
@@ -84,22 +85,20 @@ class TurnReader:
         if turn.tools is not None:
             self._stream = ToolCallStream(turn.tools, builtin_tools=turn.builtin_tools)
 
-    def push(self, text: str) -> list[ContentDelta | CallDelta]:
+    def push(self, text: str) -> list[Event]:
         """Return what this piece of text makes certain."""
         if self._stream:
             return self._wanted(self._stream.push(text))
         return [ContentDelta(text)] if text else []
 
-    def finish(
-        self, finish_reason: str | None
-    ) -> tuple[list[ContentDelta | CallDelta], str | None]:
+    def finish(self, finish_reason: str | None) -> tuple[list[Event], str | None]:
         """Return what was held back, and the reason the turn ends with."""
         events = self._wanted(self._stream.finish()) if self._stream else []
         if finish_reason == "stop" and self._has_called and not self._turn.keeps_stop:
             finish_reason = "tool_calls"
         return events, finish_reason
 
-    def _wanted(self, events: Sequence[ContentDelta | CallDelta]) -> list[ContentDelta | CallDelta]:
+    def _wanted(self, events: Sequence[Event]) -> list[Event]:
         calls = [event for event in events if isinstance(event, CallDelta)]
         self._has_called |= bool(calls)
         surplus = [call for call in calls if self._turn.one_call and call.index > 0]
@@ -167,7 +166,7 @@ def prepare_turn(
     )
 
 
-def message_of(events: Sequence[ContentDelta | CallDelta]) -> dict[str, Any]:
+def message_of(events: Sequence[Event]) -> dict[str, Any]:
     """Return the assistant's message that a reader's events add up to.
 
     Examples

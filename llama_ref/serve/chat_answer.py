@@ -74,8 +74,8 @@ class ChatAnswer:
             chunks.append(self._chunk(delta.index, change, logprobs=logprobs))
             logprobs = None
         if reason:
-            end = {"finish_reason": reason, "stop_reason": stop_reason}
-            chunks.append(self._chunk(delta.index, {}, **end))
+            ended = self._chunk(delta.index, {}, finish_reason=reason, stop_reason=stop_reason)
+            chunks.append(ended)
         return chunks
 
     def finish(self) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ def as_json(logprob: float) -> float:
 
 
 def token_entry(token_id: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return a token as the field `logprobs` shows it; `bytes` are its own, whole character or not."""
+    """Return a token as `logprobs` shows it; `bytes` are its own, whole characters or not."""
     return {
         "token": tokenizer.decode([token_id]),
         "logprob": as_json(logprob),
