@@ -155,7 +155,7 @@ class Continuation:
         """The ids that `min_tokens` keeps from being chosen too early."""
         return self._stop_ids if self._eos_id is None else self._stop_ids | {self._eos_id}
 
-    def _reason_of(self, token_id: int) -> tuple[str | None, int | None]:
+    def _reason_of(self, token_id: int) -> tuple[str | None, int | str | None]:
         """Tell whether this token is the last one, and which stop token it is."""
         if token_id == self._eos_id:
             return "stop", None

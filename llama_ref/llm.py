@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -129,7 +129,7 @@ class LLM:
 
     def stream(
         self, request: Request | Prompt, params: SamplingParams | None = None
-    ) -> Iterator[Delta]:
+    ) -> Generator[Delta, None, None]:
         """Run one request; yield what each pass adds to its texts. Closing the iterator aborts it.
 
         Parameters
@@ -174,7 +174,7 @@ class LLM:
                 raise delta.error
         return [(request, gathered[request.request_id]) for request in named]
 
-    def _deltas(self, requests: list[Request]) -> Iterator[Delta]:
+    def _deltas(self, requests: list[Request]) -> Generator[Delta, None, None]:
         """Yield what the engine makes of requests; whatever interrupts this ends them all.
 
         Several such iterators may be open at a time. Whichever is asked runs the engine for all,

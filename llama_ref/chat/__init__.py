@@ -27,6 +27,8 @@ _HOMES = {
     "check_messages": "llama_ref.chat.conversation",
     "decode": "llama_ref.chat.reading",
     "encode": "llama_ref.chat.encoding",
+    "PromptToken": "llama_ref.chat.encoding",
+    "prompt_tokens": "llama_ref.chat.encoding",
     "pieces": "llama_ref.chat.prompt",
     "render": "llama_ref.chat.prompt",
 }
@@ -41,7 +43,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from llama_ref.chat.conversation import Message as Message
     from llama_ref.chat.conversation import check_messages as check_messages
+    from llama_ref.chat.encoding import PromptToken as PromptToken
     from llama_ref.chat.encoding import encode as encode
+    from llama_ref.chat.encoding import prompt_tokens as prompt_tokens
     from llama_ref.chat.piece import Piece as Piece
     from llama_ref.chat.prompt import pieces as pieces
     from llama_ref.chat.prompt import render as render

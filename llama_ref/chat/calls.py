@@ -18,8 +18,8 @@ from typing import Any
 
 from llama_ref.chat.piece import BUILTIN_TOOLS
 from llama_ref.chat.tool_call import ToolCall
-from llama_ref.json_values import dumps
 from llama_ref.errors import BadRequest, shown
+from llama_ref.json_values import dumps
 
 FORMATS = ("json", "function_tag", "python_list")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llama_ref.json_values import MAX_DIGITS, checked_text, checked_value
 from llama_ref.errors import BadRequest, LimitExceeded, shown
+from llama_ref.json_values import MAX_DIGITS, checked_text, checked_value
 
 MAX_CONTENT = 4 * 2**20
 MAX_TOOL_RESULT = 2**20

@@ -9,9 +9,10 @@ end; both are as the peer does it, and the ids equal those of transformers and o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any, Unpack
+from itertools import accumulate, chain, groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from llama_ref.chat.prompt import PromptOptions, joined, pieces
 from llama_ref.errors import BadRequest, Unsupported
@@ -65,6 +66,40 @@ def encode(
             for piece in run:
                 ids += tokenizer.encode(piece.text, allowed_special=allowed)
     return ids
+
+
+class PromptToken(NamedTuple):
+    """A token of a prompt, and where it comes from.
+
+    Attributes
+    ----------
+    id : int
+    kind : {"special", "template", "content"}
+        Of the piece it begins in; a token may reach into the next one.
+    role : str or None
+        Whose message it stands in; None for what precedes all messages.
+    """
+
+    id: int
+    kind: str
+    role: str | None
+
+
+def prompt_tokens(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None = None,
+    **options: Unpack[PromptOptions],
+) -> list[PromptToken]:
+    """Return the prompt of a conversation token by token; parameters and errors are of `encode`."""
+    parts = pieces(messages, tools, **options)
+    ends = list(accumulate(len(piece.text.encode()) for piece in parts))
+    listed, at = [], 0
+    for token_id in encode(tokenizer, messages, tools, **options):
+        piece = parts[bisect_right(ends, at)]
+        listed.append(PromptToken(token_id, piece.kind, piece.role))
+        at += len(tokenizer.token_bytes(token_id))
+    return listed
 
 
 def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -36,8 +36,8 @@ from llama_ref.chat.piece import (
     Piece,
     header,
 )
-from llama_ref.json_values import dumps
 from llama_ref.errors import BadRequest, shown
+from llama_ref.json_values import dumps
 
 FORMAT = (
     'Respond in the format {"name": function name, "parameters": dictionary of argument name and '

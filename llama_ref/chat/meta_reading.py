@@ -25,8 +25,8 @@ from typing import Any
 
 from llama_ref.chat.piece import BUILTIN_TOOLS
 from llama_ref.chat.tool_call import TOOL_NAME, ToolCall
-from llama_ref.json_values import dumps
 from llama_ref.errors import LlamaRefError
+from llama_ref.json_values import dumps
 from llama_ref.strict_json import parse_json
 
 # Names are bounded so that a text of nothing but beginnings takes no quadratic time.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_ref.chat.content import MAX_CONTENT, characters, check_limit, check_word
-from llama_ref.json_values import checked_value, loads_object
 from llama_ref.errors import BadRequest, shown
+from llama_ref.json_values import checked_value, loads_object
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_CALLS = 128

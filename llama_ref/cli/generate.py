@@ -16,8 +16,9 @@ from itertools import chain
 from typing import Any
 
 from llama_ref.cli.terminal import Paint, Progress, print_json, read_text, seconds, visible
+from llama_ref.continuation import Token
 from llama_ref.errors import BadRequest
-from llama_ref.generation import Token, generate
+from llama_ref.generation import generate
 from llama_ref.lineage import LINEAGES
 from llama_ref.loading import load
 from llama_ref.model import Model
@@ -137,7 +138,7 @@ def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iter
 
 
 def _stops(ids: list[int] | None, vocab_size: int) -> dict[str, Any]:
-    """Return the parameters that end a text at these ids alone, once each is known to be a token."""
+    """Return the parameters that end a text at these ids alone, each known to be a token."""
     for token_id in ids or ():
         if not 0 <= token_id < vocab_size:
             raise BadRequest("--stop-id", expected=f"0 to {vocab_size - 1}", found=token_id)

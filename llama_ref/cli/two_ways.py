@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_ref.cli.terminal import Progress
-from llama_ref.generation import Token, generate
+from llama_ref.continuation import Token
+from llama_ref.generation import generate
 from llama_ref.model import Model
 from llama_ref.numerics import widen
 

@@ -55,7 +55,9 @@ class Prefixes:
         while self.nbytes > self._limit:
             self._kept.pop(0)
 
-    def longest(self, ids: Sequence[int], running: Iterable[Kept] = ()) -> tuple[int, KVCache | None]:
+    def longest(
+        self, ids: Sequence[int], running: Iterable[Kept] = ()
+    ) -> tuple[int, KVCache | None]:
         """Return the longest beginning of a prompt that is at hand: its length, and a cache.
 
         At least one token is left to run, since the next is chosen from its logits.

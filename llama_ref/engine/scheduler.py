@@ -179,7 +179,7 @@ class Engine:
         return [Kept(tuple(ids[: cache.length]), cache) for ids, cache in caches]
 
     def _being_read(self, sequence: Sequence) -> int:
-        """Return the longest beginning that this text shares with one whose prompt is being read."""
+        """Return the longest beginning shared with a text whose prompt is being read."""
         reading = (other for other in self._running if not other.is_decoding)
         return max((shared_length(other.ids, sequence.ids) for other in reading), default=0)
 

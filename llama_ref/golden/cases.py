@@ -57,7 +57,7 @@ class Case:
     catches: tuple[str, ...] = ()
 
     @property
-    def chunk_start_T(self) -> np.ndarray:  # noqa: N802
+    def chunk_start_T(self) -> np.ndarray:
         """For each token, the index of the first one fed in the same call."""
         starts = np.cumsum([0, *self.chunks[:-1]])
         return np.repeat(starts, self.chunks)

@@ -25,9 +25,9 @@ BLOCK_ELEMENTS = 2**20
 FEW_ROWS = 32
 """Up to here W @ x.T is faster than x @ W.T, since BLAS blocks along the longer side.
 
-It is faster again in blocks of `BLOCK_ROWS` rows of W: BLAS copies W into an order of its own before
-it multiplies, and of a block the copy is still in the cache when it is used (W of 8192 x 2048, two
-cores: 8 rows of x took 6.8 ms whole and 4.8 in blocks, 16 rows 8.6 and 5.5).
+It is faster again in blocks of `BLOCK_ROWS` rows of W: BLAS copies W into an order of its own
+before it multiplies, and of a block the copy is still in the cache when it is used (W of 8192 x
+2048, two cores: 8 rows of x took 6.8 ms whole and 4.8 in blocks, 16 rows 8.6 and 5.5).
 """
 
 BLOCK_ROWS = 1024

@@ -63,10 +63,10 @@ def make_app(service: Service, worker: Worker, rules: Rules) -> Any:
             Route("/detokenize", endpoints.detokenize, methods=["POST"]),
             Route("/health", endpoints.health),
         ],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
-    return Guard(_Caught(app), rules, error_response)  # type: ignore[arg-type]
+    return Guard(_Caught(app), rules, error_response)
 
 
 class _Endpoints:
