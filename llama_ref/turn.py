@@ -153,7 +153,7 @@ def prepare_turn(
     choice = _checked_choice(tool_choice, schemas)
     source = _source(schemas, choice, parallel_tool_calls, response_format)
     reads_calls = choice != "none" or (bool(builtin_tools) and tool_choice != "none")
-    options |= {"builtin_tools": tuple(builtin_tools)}
+    options |= {"builtin_tools": builtin_tools}
     ids = chat.encode(llm.tokenizer, messages, schemas, **options)
     if reads_calls:  # <|python_tag|> is part of how a call is written
         params = replace(params, skip_special_tokens=False)

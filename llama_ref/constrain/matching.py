@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from llama_ref.constrain.bounds import Bounds
 from llama_ref.constrain.sources import Source
 from llama_ref.constrain.vocabulary import Vocabulary, engine
 from llama_ref.errors import BadRequest, LimitExceeded, NonFiniteError, shown
@@ -69,7 +70,7 @@ class Matcher:
     """A place in a grammar; from `Grammar.matcher`."""
 
     def __init__(self, place: Any, vocabulary: Vocabulary):
-        self._place, self._vocabulary = place, vocabulary
+        self._place, self._vocabulary, self._bounds = place, vocabulary, Bounds()
 
     @property
     def is_complete(self) -> bool:
@@ -101,7 +102,7 @@ class Matcher:
             raise NonFiniteError(
                 "grammar", expected="a token that may come next", found="none in this vocabulary"
             )
-        return allowed_V
+        return self._bounds.keep_V(allowed_V, self._vocabulary.marks)
 
     def advance(self, token_id: int) -> None:
         """Go one token further.
@@ -114,6 +115,8 @@ class Matcher:
         if not self._place.consume_token(token_id):
             expected = "a token that may come next"
             raise BadRequest("grammar", expected=expected, found=f"id {token_id}")
+        if token_id not in self._vocabulary.stop_ids:
+            self._bounds.push(self._vocabulary.marks.tokens[token_id])
 
 
 def _reason(message: str) -> str:

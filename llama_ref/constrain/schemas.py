@@ -8,14 +8,15 @@ Schema would allow them, and a model would go on inventing keys; xgrammar, llama
 strict mode read it as here. `{"type": "object"}` alone stays free. Under `allOf` and `anyOf` every
 branch may have the properties of all, so that closing one does not forbid what another lists.
 
-`nullable: true`, which OpenAPI and `tools.function_schema` write, becomes a choice with null.
+`nullable: true`, which OpenAPI and `tools.function_schema` write, is no JSON Schema. Parameters of
+tools may have it, and it becomes a choice with null; elsewhere it is an unknown keyword.
 
 Source: JSON Schema, draft 2020-12; what llguidance can keep to, from its documentation of JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
@@ -25,6 +26,7 @@ MAX_CHARACTERS = 2**16
 MAX_PATTERN = 512
 MAX_REPEAT = 100_000
 """The largest minItems, maxLength and the like."""
+FINEST_STEP = 1024
 
 NOTES = frozenset(
     (
@@ -45,7 +47,7 @@ KNOWN = NOTES.union(BRANCHES, MAPS, SINGLE, COUNTS, NUMBERS, PLAIN, ("prefixItem
 Schema = dict[str, Any]
 
 
-def closed(schema: Any, place: str) -> Schema:
+def closed(schema: Any, place: str, *, has_nullable: bool = False) -> Schema:
     """Return the schema that a grammar is made from.
 
     Parameters
@@ -53,6 +55,8 @@ def closed(schema: Any, place: str) -> Schema:
     schema : dict or bool
     place : str
         Where it stands in the request, for messages.
+    has_nullable : bool
+        Whether the keyword `nullable` is known.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def closed(schema: Any, place: str) -> Schema:
     if n_characters > MAX_CHARACTERS:
         expected = f"at most {MAX_CHARACTERS:,} characters"
         raise LimitExceeded(place, expected=expected, found=f"{n_characters:,}")
-    walk = _Walk(root, place)
+    walk = _Walk(root, place, has_nullable)
     result = walk.closed(root, place)
     walk.check_ends()
     return result
@@ -86,8 +90,11 @@ def closed(schema: Any, place: str) -> Schema:
 class _Walk:
     """The walk over one document; `root` is what references point into."""
 
-    def __init__(self, root: Schema, place: str):
+    def __init__(self, root: Schema, place: str, has_nullable: bool):
         self.root, self.place = root, place
+        self.references: set[str] = set()
+        self.seen: set[int] = set()  # which parts of the document are schemas, by identity
+        self.known = KNOWN if has_nullable else KNOWN - {"nullable"}
 
     def closed(self, schema: Any, place: str, inherited: frozenset[str] | None = None) -> Any:
         """Return a schema closed. `inherited`: the properties of what it is a branch of."""
@@ -96,6 +103,7 @@ class _Walk:
         if not isinstance(schema, dict):
             raise BadRequest(place, expected="a schema", found=shown(schema))
         self._check(schema, place)
+        self.seen.add(id(schema))
         names = self._names(schema) | (inherited or frozenset())
         result: Schema = {}
         for key, value in schema.items():
@@ -149,7 +157,7 @@ class _Walk:
 
     def _check(self, schema: Schema, place: str) -> None:
         for key in schema:
-            if key not in KNOWN:
+            if key not in self.known:
                 raise Unsupported(
                     f"{place}, keyword {shown(key)}",
                     expected="keywords that a grammar can keep to",
@@ -162,6 +170,9 @@ class _Walk:
         for key in NUMBERS:
             if key in schema and type(schema[key]) not in (int, float):
                 raise BadRequest(f"{place}.{key}", expected="a number", found=shown(schema[key]))
+        required = schema.get("required", [])
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise BadRequest(f"{place}.required", expected="names", found=shown(required))
         pattern = schema.get("pattern", "")
         if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN:
             expected = f"a regular expression of at most {MAX_PATTERN} characters"
@@ -172,10 +183,13 @@ class _Walk:
                 raise LimitExceeded(f"{place}.patternProperties", expected=expected)
         if "$ref" in schema:
             self.target(schema["$ref"], place)
+            self.references.add(schema["$ref"])
+        _check_multiple(schema, place)
+        _check_distinct(schema, place)
 
     def target(self, reference: Any, place: str) -> Any:
         """Return what a reference points to."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
+        if not isinstance(reference, str) or (reference != "#" and reference[:2] != "#/"):
             expected = "a place in the same schema, as in #/$defs/name"
             raise BadRequest(f"{place}.$ref", expected=expected, found=shown(reference))
         found: Any = self.root
@@ -189,12 +203,15 @@ class _Walk:
 
     def check_ends(self) -> None:
         """Refuse a schema that only an endless text would fit, such as a node that needs a node."""
-        references = {s["$ref"] for s in _schemas(self.root) if isinstance(s.get("$ref"), str)}
+        for reference in sorted(self.references):
+            target = self.target(reference, self.place)
+            if not isinstance(target, bool) and id(target) not in self.seen:
+                expected = "references to schemas"
+                raise BadRequest(self.place, expected=expected, found=shown(reference))
         ending: set[str] = set()
         while True:
-            more = {
-                r for r in references - ending if self._ends(self.target(r, self.place), ending)
-            }
+            waiting = sorted(self.references - ending)
+            more = {r for r in waiting if self._ends(self.target(r, self.place), ending)}
             if not more:
                 break
             ending |= more
@@ -220,13 +237,23 @@ class _Walk:
         )
 
 
-def _schemas(value: Any) -> Iterator[Schema]:
-    """Yield every object in a document; a reference may stand in any of them."""
-    if isinstance(value, dict):
-        yield value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for part in parts:
-        yield from _schemas(part)
+def _check_multiple(schema: Schema, place: str) -> None:
+    """Refuse steps such as 0.1: whether 0.3 is three of them depends on who divides."""
+    step = schema.get("multipleOf", 1)
+    if step <= 0 or step * FINEST_STEP % 1:
+        expected = f"a positive multiple of 1/{FINEST_STEP}, which no rounding touches"
+        raise Unsupported(f"{place}.multipleOf", expected=expected, found=shown(step))
+
+
+def _check_distinct(schema: Schema, place: str) -> None:
+    """Refuse a count of properties that only different keys can reach: free keys may repeat."""
+    others = schema.get("additionalProperties", "properties" not in schema)
+    required = schema.get("required", ())
+    free = others is not False or "patternProperties" in schema
+    least = schema.get("minProperties", 0)
+    if free and least > 1 + len(set(required)):
+        expected = "at most one more than the required ones, since other keys may be written twice"
+        raise Unsupported(f"{place}.minProperties", expected=expected, found=least)
 
 
 def _list(value: Any, place: str) -> list[Any]:

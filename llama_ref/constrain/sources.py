@@ -82,7 +82,8 @@ def tool_calls(
         schema = {"type": "object", **(function.get("parameters") or {"properties": {}})}
         head = dumps(f'{{"name": {dumps(function["name"])}, "parameters": ')
         rules.append(f'call_{index}: {head} value_{index} "}}"')
-        rules.append(_rule(f"value_{index}", closed(schema, place)))
+        arguments = closed(schema, place, has_nullable=True)
+        rules.append(_rule(f"value_{index}", arguments))
         calls.append(f"call_{index}")
     several = ' ("; " call)*' if parallel and name is None else ""
     return Source(

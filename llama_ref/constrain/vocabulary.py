@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llama_ref.constrain.bounds import Marks
 from llama_ref.errors import BadRequest, Unsupported, shown
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class Vocabulary:
             raise BadRequest("stop_ids", expected="an id that ends a text", found=shown(stop_ids))
         self.vocab_size, self.stop_ids = vocab_size, frozenset(stop_ids)
         self.n_tokens = min(vocab_size, tokenizer.vocab_size)
+        tokens = _Tokens(tokenizer, vocab_size, stop_ids[0])
+        self.marks = Marks(tokens.tokens, vocab_size)
         self._engine = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(_Tokens(tokenizer, vocab_size, stop_ids[0])),
+            llguidance.TokenizerWrapper(tokens),
             eos_token=list(stop_ids),
             slices=llguidance.LLTokenizer.json_slices(),
         )

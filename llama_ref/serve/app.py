@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -30,7 +29,6 @@ from llama_ref.serve.job import Job
 from llama_ref.serve.service import Service
 from llama_ref.serve.worker import Ticket, Worker
 
-LOG = logging.getLogger("llama_ref.serve")
 EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 DONE = b"data: [DONE]\n\n"
 
@@ -63,10 +61,14 @@ def make_app(service: Service, worker: Worker, rules: Rules) -> Any:
             Route("/detokenize", endpoints.detokenize, methods=["POST"]),
             Route("/health", endpoints.health),
         ],
-        exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            Exception: _fault,
+        },
         lifespan=lifespan,
     )
-    return Guard(_Caught(app), rules, error_response)
+    return Guard(app, rules, error_response)
 
 
 class _Endpoints:
@@ -169,30 +171,6 @@ class Answering(Response):
         await send({"type": "http.response.body", "body": response.body})
 
 
-class _Caught:
-    """Turns what an endpoint raises into an answer, and tells the client nothing of ours."""
-
-    def __init__(self, app: Any):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
-
-        async def watched(message: Any) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        except ApiError as error:
-            await error_response(error)(scope, receive, send)
-        except Exception:
-            LOG.exception("a request failed")
-            if not has_begun and scope["type"] == "http":
-                await error_response(internal_error())(scope, receive, send)
-
-
 async def _left(receive: Receive) -> None:
     """Wait until the client goes away."""
     with suppress(asyncio.CancelledError):
@@ -200,9 +178,21 @@ async def _left(receive: Receive) -> None:
             pass
 
 
-async def _http_error(_: HttpRequest, error: HTTPException) -> Response:
+async def _api_error(_: HttpRequest, error: Exception) -> Response:
+    """Answer for what an endpoint refuses."""
+    return error_response(error) if isinstance(error, ApiError) else await _fault(_, error)
+
+
+async def _http_error(_: HttpRequest, error: Exception) -> Response:
     """Answer for a path or a method that does not exist."""
-    return error_response(ApiError(error.status_code, f"{error.detail}.", kind="not_found_error"))
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else "Error"
+    return error_response(ApiError(status, f"{detail}.", kind="not_found_error"))
+
+
+async def _fault(_: HttpRequest, __: Exception) -> Response:
+    """Answer for a fault of ours; it is in the log, and the client is told nothing of it."""
+    return error_response(internal_error())
 
 
 def as_json(value: Any) -> bytes:

@@ -4,7 +4,7 @@ A server on this machine can be reached by any page that its user looks at, sinc
 here too. Such a page gives itself away: by the `Host` it thinks it talks to, by its `Origin`, or by
 a body that is not JSON, the only kind that it may send without asking.
 
-    431  more than 100 headers          403  another Host, or an Origin of somewhere else
+    431  more than 100 headers, 32 KiB  403  another Host, or an Origin of somewhere else
     401  no key, or a wrong one         415  a body that is not JSON, or is compressed
     413  a body beyond the limit        408  a body that takes too long
 
@@ -31,7 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-MAX_HEADERS = 100
+MAX_HEADERS, MAX_HEAD_BYTES = 100, 2**15
 MAX_BODY = 8 * 2**20
 BODY_SECONDS = 30.0
 OPEN_PATHS = ("/health",)
@@ -93,6 +93,8 @@ class Guard:
         """Look at the head of a request."""
         if len(scope["headers"]) > MAX_HEADERS:
             raise ApiError(431, f"More than {MAX_HEADERS} headers.")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+            raise ApiError(431, f"Headers of more than {MAX_HEAD_BYTES:,} bytes.")
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

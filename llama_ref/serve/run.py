@@ -27,10 +27,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llama_ref.errors import BadRequest
+from llama_ref.serve.guard import MAX_HEAD_BYTES
 from llama_ref.serve.worker import Worker
 
 HEAD_SECONDS, UNREAD_SECONDS, IDLE_SECONDS, END_SECONDS = 10.0, 30.0, 60, 10
-MAX_HEAD_BYTES, MAX_CONNECTIONS = 2**15, 256
+MAX_CONNECTIONS = 256
 SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 CANNOT_BIND = {
     errno.EADDRINUSE: "one that no other program uses",

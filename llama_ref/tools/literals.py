@@ -162,7 +162,7 @@ class _Reader:
 
     def string(self) -> str:
         """Read string literals; several in a row are one."""
-        parts = []
+        parts: list[str] = []
         while True:
             self.skip()
             if self.text[self.at : self.at + 1] not in ("'", '"'):
