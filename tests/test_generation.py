@@ -86,9 +86,13 @@ def test_half_a_character_at_the_end_is_dropped(tmp_path):
     before = model.tokenizer.decode(prompt, skip_special=True)
     cut = 0
     for n in range(1, 25):
-        tokens = list(lr.generate(model, prompt, max_tokens=n, temperature=2.0, seed=0, ignore_eos=True))
+        tokens = list(
+            lr.generate(model, prompt, max_tokens=n, temperature=2.0, seed=0, ignore_eos=True)
+        )
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        whole = decoder.decode(model.tokenizer.decode_bytes(prompt + ids_of(tokens), skip_special=True))
+        whole = decoder.decode(
+            model.tokenizer.decode_bytes(prompt + ids_of(tokens), skip_special=True)
+        )
         assert before + "".join(token.text for token in tokens) == whole
         cut += 0xC2 <= tokens[-1].id <= 0xF4  # ends with the first byte of a longer character
     assert cut > 0

@@ -40,8 +40,9 @@ def test_generate_gives_vllm_shapes_in_the_order_of_the_prompts(llm):
         (completion,) = output.outputs
         assert len(completion.token_ids) == n
         assert (completion.index, completion.finish_reason) == (0, "length")
-        alone = lr.generate(llm.model, output.prompt_token_ids, temperature=0, max_tokens=n,
-                            ignore_eos=True)
+        alone = lr.generate(
+            llm.model, output.prompt_token_ids, temperature=0, max_tokens=n, ignore_eos=True
+        )
         assert [token.id for token in alone] == list(completion.token_ids)
     assert not llm.engine.has_work
 
@@ -68,7 +69,13 @@ def test_what_is_no_prompt_is_refused(llm, prompts):
 def test_logprobs_are_those_of_the_model_alone(llm):
     """Of every token and of the prompt: log-softmax of the logits before any parameter."""
     params = SamplingParams(
-        temperature=0.5, seed=1, max_tokens=5, logprobs=3, prompt_logprobs=2, top_k=5, ignore_eos=True
+        temperature=0.5,
+        seed=1,
+        max_tokens=5,
+        logprobs=3,
+        prompt_logprobs=2,
+        top_k=5,
+        ignore_eos=True,
     )
     (output,) = llm.generate("Hello", params)
     ids = [*output.prompt_token_ids, *output.outputs[0].token_ids]
@@ -86,7 +93,9 @@ def test_logprobs_are_those_of_the_model_alone(llm):
             assert entry.logprob == pytest.approx(expected_TV[t, token_id], abs=1e-4)
             assert order_V[entry.rank - 1] == token_id
             assert entry.decoded_token == llm.tokenizer.decode([token_id])
-    total = sum(entry[i].logprob for entry, i in zip(completion.logprobs, completion.token_ids, strict=True))
+    total = sum(
+        entry[i].logprob for entry, i in zip(completion.logprobs, completion.token_ids, strict=True)
+    )
     assert completion.cumulative_logprob == pytest.approx(total)
 
 
@@ -95,10 +104,14 @@ def test_prompt_logprobs_in_chunks_are_the_same(model):
     params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
     prompt = "A prompt of more than sixteen tokens, and then some more."
     whole = lr.LLM(model).generate(prompt, params)[0].prompt_logprobs
-    cut = lr.LLM(model, max_running=4, tokens_per_pass=7).generate(prompt, params)[0].prompt_logprobs
+    cut = (
+        lr.LLM(model, max_running=4, tokens_per_pass=7).generate(prompt, params)[0].prompt_logprobs
+    )
     for a, b in zip(whole[1:], cut[1:], strict=True):
         assert list(a) == list(b)
-        assert next(iter(a.values())).logprob == pytest.approx(next(iter(b.values())).logprob, abs=1e-4)
+        assert next(iter(a.values())).logprob == pytest.approx(
+            next(iter(b.values())).logprob, abs=1e-4
+        )
 
 
 def test_a_stop_string_ends_and_cuts_the_text(llm):

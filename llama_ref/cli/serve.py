@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--date", help="the day to write into prompts, such as '26 Jul 2024'")
     add("--max-running", type=int, default=16, metavar="N", help="texts written at once (16)")
     add("--max-waiting", type=int, default=128, metavar="N", help="texts that may wait (128)")
+    add("--prefix-mib", type=int, default=256, metavar="N", help="kept of finished texts (256)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for a request (600)")
     add("--dtype", choices=ACTIVATION_DTYPES, default="float32", help="of the activations")
     add("--lineage", choices=LINEAGES, help="whose rounding points to follow")
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if model.tokenizer is None:
         raise BadRequest("serve", expected="a checkpoint with a tokenizer", found="none")
-    llm = LLM(model, max_running=options.max_running)
+    llm = LLM(model, max_running=options.max_running, prefix_bytes=options.prefix_mib * 2**20)
     name = options.name or Path(options.path).resolve().name
     chat_options = {"dialect": options.dialect, "version": options.llama, "date": options.date}
     service = Service(llm, name, defaults=_defaults(options.path), chat_options=chat_options)

@@ -51,6 +51,8 @@ class Marks:
         self.digits_V = self._counts([sum(map(bytes.isdigit, _bytes(run))) for run in leading])
         self.most_openers, self.most_digits = int(self.openers_V.max()), int(self.digits_V.max())
         self._escapes: dict[bytes, np.ndarray] = {}
+        for pending in (b"", b"\\"):  # the usual ones, before anybody waits for them
+            self.escapes_V(pending)
 
     def escapes_V(self, pending: bytes) -> np.ndarray:
         """Return which tokens keep to the escapes there are, behind the beginning of one."""

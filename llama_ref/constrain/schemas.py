@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llama_ref.constrain.patterns import for_engine
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
 from llama_ref.json_values import checked_value, dumps
 
@@ -115,10 +116,9 @@ class _Walk:
                 items = enumerate(_list(value, within))
                 result[key] = [self.closed(item, f"{within}[{i}]") for i, item in items]
             elif key in MAPS:
-                result[key] = {
-                    name: self.closed(part, f"{within}.{shown(name)}")
-                    for name, part in _object(value, within).items()
-                }
+                result[key] = self._map(_object(value, within), within, key == "patternProperties")
+            elif key == "pattern":
+                result[key] = for_engine(value)
             elif key in SINGLE:
                 result[key] = self.closed(value, within)
             elif key not in NOTES and key != "nullable":
@@ -127,6 +127,16 @@ class _Walk:
         if schema.get("nullable") is True and "enum" not in schema and "const" not in schema:
             return {"anyOf": [result, {"type": "null"}]}
         return result
+
+    def _map(self, parts: Schema, place: str, is_patterns: bool) -> Schema:
+        """Return a map from names, or from patterns, to schemas."""
+        names = {name: for_engine(name, is_key=True) if is_patterns else name for name in parts}
+        if len(set(names.values())) < len(parts):
+            expected = "patterns that differ in meaning"
+            raise BadRequest(place, expected=expected, found=shown(list(parts)))
+        return {
+            names[name]: self.closed(part, f"{place}.{shown(name)}") for name, part in parts.items()
+        }
 
     def _close(self, schema: Schema, names: frozenset[str], is_branch: bool) -> None:
         """Forbid other properties than the listed ones, unless the schema says otherwise."""

@@ -9,8 +9,8 @@ from llama_ref.chat import Message, ToolCall, check_messages, render
 from llama_ref.chat.content import MAX_CONTENT, MAX_PARTS, MAX_TOOL_RESULT
 from llama_ref.chat.conversation import MAX_MESSAGES, MAX_TOTAL
 from llama_ref.chat.tool_call import MAX_CALLS
-from llama_ref.json_values import MAX_DEPTH
 from llama_ref.errors import BadRequest, LimitExceeded
+from llama_ref.json_values import MAX_DEPTH
 
 USER = {"role": "user", "content": "hi"}
 

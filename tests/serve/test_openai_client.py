@@ -112,7 +112,10 @@ def test_a_conversation_with_a_tool_result(client):
     function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     messages = [
         *USER,
-        {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function", "function": function}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "25 C"}]},
     ]
     response = client.chat.completions.create(
@@ -190,7 +193,12 @@ def test_many_at_once_are_each_as_if_alone(served, client):
 def test_a_key_is_asked_for_where_there_is_one(model):
     """Without the right key every endpoint but /health is 401."""
     with serving(model, rules=Rules(api_key="right")) as served:
-        for key, is_right in (("wrong", False), ("right", True), ("rights", False), ("righ", False)):
+        for key, is_right in (
+            ("wrong", False),
+            ("right", True),
+            ("rights", False),
+            ("righ", False),
+        ):
             with openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0) as client:
                 if is_right:
                     assert ask(client).choices

@@ -123,7 +123,11 @@ SECONDS = float(os.environ.get("LLAMA_REF_LOAD_SECONDS", "20"))
 def memory_and_threads(pid):
     text = open(f"/proc/{pid}/status", encoding="ascii").read()  # noqa: PTH123, SIM115
     n_files = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024, int(re.search(r"Threads:\s+(\d+)", text)[1]), n_files
+    return (
+        int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024,
+        int(re.search(r"Threads:\s+(\d+)", text)[1]),
+        n_files,
+    )
 
 
 @pytest.mark.slow
@@ -177,7 +181,7 @@ def test_a_load_of_everything_loses_nothing(demo_folder):
             rngs = [random.Random(k) for k in range(N_STREAMS)]
             await asyncio.gather(*(one(client, rng, until) for rng in rngs), watch(client, until))
 
-    with process(demo_folder, "--max-waiting", "200") as (server, url, _):
+    with process(demo_folder, "--max-waiting", "200", "--prefix-mib", "4") as (server, url, _):
         drain = threading.Thread(target=server.stderr.read, daemon=True)
         drain.start()
         asyncio.run(load(url, SECONDS / 4))

@@ -38,7 +38,11 @@ def converse(port, *pieces, pause=0.0, seconds=10, then_close=False):
                 connection.shutdown(socket.SHUT_WR)
             while more := connection.recv(65536):
                 answer += more
-                if b"\r\n\r\n" in answer and b"onnection: close" not in answer and _is_whole(answer):
+                if (
+                    b"\r\n\r\n" in answer
+                    and b"onnection: close" not in answer
+                    and _is_whole(answer)
+                ):
                     break
         except (ConnectionError, TimeoutError):
             pass
@@ -127,7 +131,9 @@ def test_a_chunked_body_is_read_within_the_limit(model):
 def test_a_request_behind_a_refused_one_is_not_answered(served):
     """After an error the connection ends: what follows is not taken for the next request."""
     hidden = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer = converse(served.port, head(length=len(hidden), Content_Type="text/plain") + hidden + hidden)
+    answer = converse(
+        served.port, head(length=len(hidden), Content_Type="text/plain") + hidden + hidden
+    )
     assert answer.count(b"HTTP/1.1") == 1
     assert status(answer) == 415
 

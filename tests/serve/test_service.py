@@ -83,7 +83,7 @@ def test_recorded_requests(wide, row):
     assert result.is_stream == bool(row["body"].get("stream"))
 
 
-SAME = ("n presence_penalty frequency_penalty repetition_penalty temperature top_p min_p seed stop").split()
+SAME = ["n", "presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "min_p", "seed", "stop"]
 SAME += ["ignore_eos", "min_tokens", "logprobs", "include_stop_str_in_output"]
 
 
@@ -98,9 +98,17 @@ TEXTS = {
         ({"top_k": -2}, "top_k must be 0 (disable), or at least 1, got -2.", "top_k"),
         ({"min_p": 1.5}, "min_p must be in [0, 1], got 1.5.", "min_p"),
         ({"n": 2, "temperature": 0}, "n must be 1 when using greedy sampling, got 2.", "n"),
-        ({"top_logprobs": 3}, "when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs"),
+        (
+            {"top_logprobs": 3},
+            "when using `top_logprobs`, `logprobs` must be set to true.",
+            "top_logprobs",
+        ),
         ({"tool_choice": "auto"}, "When using `tool_choice`, `tools` must be set.", "tool_choice"),
-        ({"stream_options": {}}, "Stream options can only be defined when `stream=True`.", "stream_options"),
+        (
+            {"stream_options": {}},
+            "Stream options can only be defined when `stream=True`.",
+            "stream_options",
+        ),
         ({"stop": [""]}, "stop cannot contain an empty string.", "stop"),
     ]
 }
@@ -334,7 +342,10 @@ def recorded(row):
             texts[choice["index"]] = message["content"] or ""
             reasons[choice["index"]] = choice["finish_reason"]
             for at, call in enumerate(message.get("tool_calls") or ()):
-                calls[choice["index"]][at] = [call["function"]["name"], call["function"]["arguments"]]
+                calls[choice["index"]][at] = [
+                    call["function"]["name"],
+                    call["function"]["arguments"],
+                ]
         return texts, calls, reasons
     for event in row["events"]:
         for choice in event["choices"] if isinstance(event, dict) else ():
@@ -432,7 +443,9 @@ def test_tokenize_and_detokenize_are_each_others_inverse(service):
     """Text to ids and back; of a conversation, the ids of its prompt."""
     ids = service.tokenize(b'{"prompt": "h\\u00e9"}')
     assert ids == {"count": 4, "max_model_len": 131072, "tokens": [256, 104, 195, 169]}
-    assert service.detokenize(json.dumps({"tokens": ids["tokens"][1:]}).encode()) == {"prompt": "hé"}
+    assert service.detokenize(json.dumps({"tokens": ids["tokens"][1:]}).encode()) == {
+        "prompt": "hé"
+    }
     body = json.dumps({"messages": USER}).encode()
     assert service.tokenize(body)["tokens"] == service.chat(body).requests[0].prompt_ids
 
@@ -440,13 +453,58 @@ def test_tokenize_and_detokenize_are_each_others_inverse(service):
 def test_thousands_of_damaged_bodies_are_jobs_or_errors_of_400(service):
     """Any value in any field: a job, or an answer of 4xx; never another exception."""
     rng = random.Random(5)
-    values = [None, True, 0, -1, 1.5, 1e300, 10**30, "", "x", "auto", [], [1], ["a"], [[]], {}, {"type": "x"}]
-    values += [{"a": [None]}, [{"type": "function"}], USER, [WEATHER], "\u0000", -0.0, {"1": 5}, [None]]
-    names = [*SAME, "messages", "tools", "tool_choice", "response_format", "stream", "stream_options"]
-    names += ["top_logprobs", "max_tokens", "logit_bias", "model", "prompt", "echo", "builtin_tools", "bad_words"]
+    values = [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        1e300,
+        10**30,
+        "",
+        "x",
+        "auto",
+        [],
+        [1],
+        ["a"],
+        [[]],
+        {},
+        {"type": "x"},
+    ]
+    values += [
+        {"a": [None]},
+        [{"type": "function"}],
+        USER,
+        [WEATHER],
+        "\u0000",
+        -0.0,
+        {"1": 5},
+        [None],
+    ]
+    names = [
+        *SAME,
+        "messages",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "stream",
+        "stream_options",
+    ]
+    names += [
+        "top_logprobs",
+        "max_tokens",
+        "logit_bias",
+        "model",
+        "prompt",
+        "echo",
+        "builtin_tools",
+        "bad_words",
+    ]
     n_jobs = 0
     for _ in range(3000):
-        body = {"messages": USER} | {n: rng.choice(values) for n in rng.sample(names, rng.randint(1, 3))}
+        body = {"messages": USER} | {
+            n: rng.choice(values) for n in rng.sample(names, rng.randint(1, 3))
+        }
         if rng.random() < 0.3:
             body = {"prompt": rng.choice(values)} | body
             body.pop("messages", None)
