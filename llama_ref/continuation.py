@@ -3,7 +3,7 @@
     logits -> id        sampling/: the parameters of this request, its own random numbers
     id     -> text      a character at a time: half of one is held until the other half comes
     text   -> certain   stopping.py: what could still be part of a stop string is held back
-    why it ends         stop: a stop token or a stop string; length: no more tokens wanted, or no room
+    why it ends         stop: a stop token or string; length: no more tokens wanted, or no room
 
 A continuation knows nothing of the model but its vocabulary and its limits, nor of the cache, nor
 of the other texts that are being written at the same time. So whoever runs the model, one request

@@ -45,7 +45,7 @@ class Prefixes:
         return sum(kept.cache.nbytes for kept in self._kept)
 
     def keep(self, ids: Sequence[int], cache: KVCache) -> None:
-        """Keep the cache of a text that is finished; one that it continues is not needed any more."""
+        """Keep the cache of a finished text; one that it continues is not needed any more."""
         held = tuple(ids[: cache.length])
         if len(held) < SHORTEST or self._limit <= 0:
             return

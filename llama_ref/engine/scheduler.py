@@ -11,7 +11,8 @@ still to be read, so that a long prompt does not hold the others up. All of it i
 A text does not notice the others: its random numbers depend on its seed and its place alone, and
 its logits differ from those it would have had by rounding only. Law: `tests/engine`.
 
-Source: Yu et al. 2022, "Orca: a distributed serving system for transformer-based generative models".
+Source: Yu et al. 2022, "Orca: a distributed serving system for transformer-based generative
+models".
 """
 
 from __future__ import annotations

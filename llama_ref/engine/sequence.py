@@ -63,7 +63,7 @@ class Sequence:
 
     @property
     def wants_prompt_logits(self) -> bool:
-        """Whether the logits of every token of the prompt are of interest, not of the last alone."""
+        """Whether the logits of every token of the prompt are wanted, not of the last alone."""
         asked = self._prompt_logprobs
         return asked is not None and len(asked) < len(self.request.prompt_ids)
 

@@ -68,14 +68,16 @@ def test_a_signal_under_load_ends_streams_in_order(demo_folder):
 def test_a_second_signal_ends_it_at_once(demo_folder):
     """Who cannot wait says so twice."""
     body = {"messages": USER, "max_tokens": 100_000, "ignore_eos": True, "stream": True}
-    with process(demo_folder) as (server, url, _):
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as stream:
-            lines = stream.iter_lines()
-            next(lines)
-            server.send_signal(signal.SIGINT)
-            time.sleep(0.3)
-            server.send_signal(signal.SIGINT)
-            assert server.wait(2) == 1
+    with (
+        process(demo_folder) as (server, url, _),
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as stream,
+    ):
+        lines = stream.iter_lines()
+        next(lines)
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(2) == 1
 
 
 def run(folder, *words, env=()):
@@ -87,7 +89,7 @@ def run(folder, *words, env=()):
 
 
 def test_what_it_cannot_listen_on_is_said(demo_folder):
-    """A port in use, a number that is none, a foreign address, an open one without a key: exit 2."""
+    """A port in use or out of range, a foreign address, an open one without a key: exit 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = run(demo_folder, "--port", port)
@@ -103,15 +105,15 @@ def test_what_it_cannot_listen_on_is_said(demo_folder):
 def test_with_a_key_it_may_listen_to_all_and_says_so(demo_folder):
     """The warning is there, the key is nowhere in what it prints."""
     env = {"LLAMA_REF_API_KEY": "very-secret"}
-    with process(demo_folder, "--host", "0.0.0.0", env=env) as (server, url, said):
-        assert "other machines" in said
+    with process(demo_folder, "--host", "0.0.0.0", env=env) as (server, url, warning):
+        assert "other machines" in warning
         port = url.rpartition(":")[2]
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
         headers = {"Authorization": "Bearer very-secret"}
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers).status_code == 200
         httpx.get(f"http://127.0.0.1:{port}/x%0d%0a%1b[31m", headers=headers)
         server.send_signal(signal.SIGTERM)
-        said += server.stderr.read()
+        said = warning + server.stderr.read()
         assert "very-secret" not in said
         assert "\x1b[31m" not in said
 

@@ -16,7 +16,10 @@ PATH = "/v1/chat/completions"
 LONG = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100_000, "ignore_eos": True}
 
 
-def head(method="POST", path=PATH, length=len(BODY), **headers):
+LENGTH = len(BODY)
+
+
+def head(method="POST", path=PATH, length=LENGTH, **headers):
     """The head of a request; None leaves a header out."""
     lines = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": length}
     for name, value in headers.items():
@@ -140,9 +143,16 @@ def test_a_request_behind_a_refused_one_is_not_answered(served):
 
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
-    [("GET", "/", 404), ("GET", "/v1", 404), ("GET", "/v1/chat/completions", 405)]
-    + [("POST", "/v1/models", 405), ("DELETE", "/health", 405), ("GET", "/../../etc/passwd", 404)]
-    + [("OPTIONS", "/v1/chat/completions", 405), ("GET", "/%0d%0aX: y", 404)],
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("DELETE", "/health", 405),
+        ("GET", "/../../etc/passwd", 404),
+        ("OPTIONS", "/v1/chat/completions", 405),
+        ("GET", "/%0d%0aX: y", 404),
+    ],
 )
 def test_paths_and_methods(served, method, path, expected):
     """What does not exist is 404, what cannot be done with it 405, both as JSON."""

@@ -83,8 +83,17 @@ def test_recorded_requests(wide, row):
     assert result.is_stream == bool(row["body"].get("stream"))
 
 
-SAME = ["n", "presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "min_p", "seed", "stop"]
-SAME += ["ignore_eos", "min_tokens", "logprobs", "include_stop_str_in_output"]
+SAME = ["n", "presence_penalty", "frequency_penalty", "repetition_penalty", "temperature"]
+SAME += [
+    "top_p",
+    "min_p",
+    "seed",
+    "stop",
+    "ignore_eos",
+    "min_tokens",
+    "logprobs",
+    "include_stop_str_in_output",
+]
 
 
 def _same(ours, theirs):
@@ -189,9 +198,25 @@ def test_another_model_is_not_found(service, name):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b'"x"', b"null", b"3", b'{"n": NaN}', b'{"n": 1, "n": 2}', b"\xef\xbb\xbf{}"]
-    + ['{"n": 1}'.encode("utf-16"), b'{"n": ' + b"9" * 5000 + b"}", b'{"a": "\\ud800"}', b"\xff{}"]
-    + [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[" * 10**6, b'{"n": 1e999}', b"\x00"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b"3",
+        b'{"n": NaN}',
+        b'{"n": 1, "n": 2}',
+        b"\xef\xbb\xbf{}",
+        '{"n": 1}'.encode("utf-16"),
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"a": "\\ud800"}',
+        b"\xff{}",
+        b'{"a":' * 100000 + b"1" + b"}" * 100000,
+        b"[" * 10**6,
+        b'{"n": 1e999}',
+        b"\x00",
+    ],
 )
 def test_a_body_that_is_no_strict_json_object_is_refused(service, data):
     """What two programs could read differently, or could not read, is 400."""
