@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=0.0, metavar="X", help="0, the default, is greedy")
     add("--top-k", type=int, default=0, metavar="K", help="draw from the K most likely tokens")
     add("--top-p", type=float, default=1.0, metavar="P", help="draw from a nucleus of mass P")
+    add("--min-p", type=float, default=0.0, metavar="P", help="at least P times the likeliest")
+    add("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is none (1)")
+    add("--stop", action="append", metavar="TEXT", help="end before this text; may be given again")
     add("--seed", type=int, default=0, metavar="N", help="which draw; one seed, one text (0)")
     add(
         "--stop-id",
@@ -125,6 +128,9 @@ def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iter
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        stop=options.stop,
         seed=options.seed,
         **_stops(options.stop_id, model.config.vocab_size),
     )

@@ -2,6 +2,7 @@
 
     sources.py        a request -> what the text must be: `Source`
     schemas.py        a JSON schema -> one that a grammar can keep to, or an error that says why
+    patterns.py, ranges.py    its regular expressions and its numbers, as the engine needs them
     vocabulary.py     the bytes of every token, as the grammar engine needs them
     bounds.py         what a reader of JSON needs besides: depth, digits, escapes
     matching.py       source and vocabulary -> `Grammar`; a text on its way through it -> `Matcher`

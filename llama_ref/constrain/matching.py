@@ -122,4 +122,4 @@ class Matcher:
 def _reason(message: str) -> str:
     """Return what the engine says, without the listing of the grammar that it shows it in."""
     said = message.partition("failed to compile JSON schema: ")[2] or message
-    return said.partition("\n   1 | ")[0].strip()
+    return said.partition("\n   1 | ")[0].partition("\n<state>")[0].strip()

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_ref.constrain.patterns import for_engine
+from llama_ref.constrain.ranges import moved
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
 from llama_ref.json_values import checked_value, dumps
 
@@ -124,6 +125,8 @@ class _Walk:
             elif key not in NOTES and key != "nullable":
                 result[key] = value
         self._close(result, names, is_branch=inherited is not None)
+        is_part = inherited is not None or any(key in schema for key in (*BRANCHES, "$ref"))
+        result = moved(result, is_part=is_part)
         if schema.get("nullable") is True and "enum" not in schema and "const" not in schema:
             return {"anyOf": [result, {"type": "null"}]}
         return result

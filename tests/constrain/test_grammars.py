@@ -1,6 +1,7 @@
 """What a grammar lets through: recorded schemas, gaps between signs, closed objects, refusals."""
 
 import json
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -96,6 +97,12 @@ AB = [{"type": "object", "properties": {key: INTEGER}, "required": [key]} for ke
         ({"type": "number", "multipleOf": 0.5}, "1.5", True),
         ({"type": "number", "multipleOf": 0.5}, "1.25", False),
         ({"type": "object", "minProperties": 1}, "{}", False),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.3}, "0", False),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.3}, "0.0", False),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.3}, "0.0001", True),
+        ({"type": "number", "exclusiveMinimum": -10.5, "exclusiveMaximum": -10}, "-10", False),
+        ({"type": "number", "allOf": [{"exclusiveMinimum": 0}, {"maximum": 0.3}]}, "0", False),
+        ({"type": "integer", "exclusiveMinimum": 0, "maximum": 1}, "1", True),
         ({"type": "object", "properties": {"a": INTEGER, "b": INTEGER}}, '{"b": 1, "a": 1}', False),
         (True, "[1]", True),
     ],
@@ -149,6 +156,39 @@ def test_what_cannot_be_kept_to_is_refused_by_name(llm, schema, error, says):
     """A keyword that would be passed over, or a schema nothing fits, is an error with its place."""
     with pytest.raises(error, match=says.replace("$", "\\$")):
         compiled(llm, constrain.json_schema(schema))
+
+
+def test_a_schema_ten_thousand_levels_deep_is_refused():
+    """Depth has a limit, and no recursion of Python's is used up before it is reached."""
+    schema = {}
+    for _ in range(10_000):
+        schema = {"items": schema}
+    with pytest.raises(LimitExceeded, match="64 levels"):
+        constrain.json_schema(schema)
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(a|a|aa)*$", "(a|b)*a(a|b){200}"])
+def test_patterns_that_explode_elsewhere_take_linear_time(llm, pattern):
+    """The engine has no backtracking; the text that keeps others busy forever is refused at "!"."""
+    schema = {"type": "string", "pattern": pattern}
+    assert schema_takes(llm, schema, '"' + "a" * 300 + '"')
+    if pattern.endswith("$"):
+        assert not schema_takes(llm, schema, '"' + "a" * 300 + '!"')
+
+
+def test_a_text_that_becomes_too_involved_is_an_error(llm):
+    """Repeats of repeats of repeats, counted, exceed a limit of the engine, which says so."""
+    schema = {"type": "string", "pattern": "^((a{1,99}){1,99}){1,99}$"}
+    with pytest.raises(LimitExceeded, match=r"too many expressions constructed'$"):
+        schema_takes(llm, schema, '"' + "a" * 300 + '"')
+
+
+def test_without_the_extra_an_error_says_how_to_install_it(llm, monkeypatch):
+    """JSON mode without llguidance is Unsupported, with the command that adds it."""
+    vocabulary = llm.vocabulary()
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(Unsupported, match=r"pip install 'llama_ref\[json\]'"):
+        constrain.compile_grammar(constrain.json_object(), vocabulary)
 
 
 def test_a_recursive_schema_that_can_end_is_fine(llm):
