@@ -49,6 +49,7 @@ def test_a_signal_ends_it_with_0(demo_folder, number):
         assert "Traceback" not in server.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_signal_under_load_ends_streams_in_order(demo_folder):
     """Running streams get an end and [DONE] within ten seconds; new requests are refused."""
     body = {"messages": USER, "max_tokens": 100_000, "ignore_eos": True, "stream": True}

@@ -179,6 +179,7 @@ def test_slow_senders_are_not_waited_for(model):
         assert status(converse(served.port, head(), BODY)) == 200
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_cut_off(model):
     """A client that leaves its stream unread loses it, and the text is aborted."""
 
