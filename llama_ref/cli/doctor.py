@@ -145,7 +145,9 @@ def _print(
     print_lines(table(list(_wrapped(_machine_rows(machine, speed))), "<<"), indent="  ")
     print("\n" + paint("bold", "health"))
     for problem in problems:
-        print(f"  {paint('red', 'to fix')}: {printable(problem.problem)}")
+        first, *more = textwrap.wrap(printable(problem.problem), 66)
+        print(f"  {paint('red', 'to fix')}: {first}")
+        print_lines(more, indent=" " * 10)
         print(f"      {paint('bold', problem.fix)}")
     if not problems:
         print(
