@@ -13,6 +13,8 @@ from llama_ref.serve.guard import Rules
 from llama_ref.serve.run import bound_socket, make_server
 from llama_ref.serve.service import Service
 from llama_ref.serve.worker import Worker
+from llama_ref.tokenizer import load_tokenizer
+from tests.models import tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +83,11 @@ def served(model):
     """A server with everything as by default."""
     with serving(model) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def wide_service(llama3_ranks_file):
+    """The endpoints with the vocabulary of Llama 3, as the recorded rows suppose."""
+    wide = tiny_model(vocab_size=128_256, context_length=8192)
+    wide.tokenizer = load_tokenizer(llama3_ranks_file)
+    return Service(lr.LLM(wide), "m")
