@@ -67,7 +67,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 class TimedProtocol(H11Protocol):
     """A connection that waits only so long for a head, and for what it wrote to be read."""
 
-    head_seconds, unread_seconds = HEAD_SECONDS, UNREAD_SECONDS
+    head_seconds, idle_seconds, unread_seconds = HEAD_SECONDS, IDLE_SECONDS, UNREAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
@@ -79,7 +79,7 @@ class TimedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
         super().on_response_complete()
-        self._wait_for_head(IDLE_SECONDS)
+        self._wait_for_head(self.idle_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""

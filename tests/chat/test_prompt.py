@@ -211,3 +211,21 @@ def test_a_message_token_by_token(dialect, llama3_ranks_file):
         128007,  # <|end_header_id|>
         271,  # \n\n
     ]
+
+
+@pytest.mark.real
+def test_tokens_of_a_prompt_say_where_they_come_from(llama3_ranks_file):
+    """Ids are those of `encode`; each token has the kind and role of the piece it begins in."""
+    tokenizer = load_tokenizer(llama3_ranks_file)
+    messages = [
+        {"role": "system", "content": "Be brief. 日本"},
+        {"role": "user", "content": "<|eot_id|> What is 2+2?"},
+    ]
+    for dialect in ("hf", "meta"):
+        listed = chat.prompt_tokens(tokenizer, messages, dialect=dialect)
+        assert [t.id for t in listed] == chat.encode(tokenizer, messages, dialect=dialect)
+        for kind in ("special", "content"):
+            text = tokenizer.decode([t.id for t in listed if t.kind == kind and t.role == "user"])
+            assert ("What is 2+2?" in text) == (kind == "content")
+        special = [t for t in listed if t.kind == "special"]
+        assert [t.id for t in special] == [t.id for t in listed if t.id >= 128_000]

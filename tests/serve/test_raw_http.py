@@ -165,7 +165,7 @@ def test_slow_senders_are_not_waited_for(model):
     """A head, or a body, that comes a byte at a time ends in 408 or a closed connection."""
 
     class Quick(TimedProtocol):
-        head_seconds = 0.4
+        head_seconds = idle_seconds = 0.4
 
     with serving(model, rules=Rules(body_seconds=0.4), protocol=Quick) as served:
         began = time.monotonic()
@@ -175,7 +175,13 @@ def test_slow_senders_are_not_waited_for(model):
         answer = converse(served.port, head(), BODY[:5], seconds=5)
         assert status(answer) == 408
         assert status(converse(served.port)) in (408, None)
-        assert time.monotonic() - began < 8
+        with socket.create_connection(("127.0.0.1", served.port), timeout=5) as idle:
+            idle.sendall(head() + BODY)
+            answer = b""
+            while more := idle.recv(65536):  # the answer, and after a while the end
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began < 10
         assert status(converse(served.port, head(), BODY)) == 200
 
 
@@ -251,6 +257,19 @@ def test_a_fault_in_the_middle_of_a_stream_is_an_event(model, monkeypatch):
         assert b"internal_error" in events[-2]
         assert events[-1].startswith(b"[DONE]")
         assert b"secret" not in answer
+
+
+def test_a_clock_that_goes_back_changes_nothing(served, monkeypatch):
+    """Deadlines do not come sooner or later, and ids stay unique."""
+    ids = []
+    for now in (2e9, 1e9, 1e9, 0.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        answer = converse(served.port, head(), BODY)
+        body = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert body["choices"][0]["finish_reason"] == "length"
+        assert "stop_reason" not in body or body["stop_reason"] is None
+        ids.append(body["id"])
+    assert len(set(ids)) == 4
 
 
 def test_hundreds_of_connections_are_answered_or_turned_away(served):
