@@ -141,6 +141,8 @@ class Engine:
         self._admit()
         deltas = []
         parts = self._next_pass()
+        if not parts:
+            return []
         self.n_run += sum(len(ids) for _, ids in parts)
         for (sequence, _), outcome in zip(parts, self._run(parts), strict=True):
             delta = self._advance(sequence, outcome)

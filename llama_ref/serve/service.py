@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llama_ref import chat
-from llama_ref.continuation import Continuation
+from llama_ref.continuation import check_fits
 from llama_ref.errors import LlamaRefError, shown
 from llama_ref.llm import LLM
 from llama_ref.serve.chat_request import chat_job
@@ -139,7 +139,8 @@ class Service:
                     f"prompt contains {n_prompt} input tokens."
                 )
                 raise ApiError(400, message, param="messages", code="context_length_exceeded")
-            Continuation(self.llm.model, request.prompt_ids, request.params)
+            check_fits(self.llm.model, request.params)
+            request.params.bad_word_ids(self.llm.tokenizer)
         return job
 
 
