@@ -1,4 +1,4 @@
-"""`LLM`, in the shape that vLLM's users know: prompts in, `RequestOutput`s out.
+"""`LLM`, in the shape that vLLM's users know: prompts in, a `RequestOutput` for each out.
 
     llm = LLM("path/to/checkpoint")
     outputs = llm.generate(["Once upon a time", "The end"], SamplingParams(max_tokens=50))

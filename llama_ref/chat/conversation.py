@@ -1,4 +1,4 @@
-"""Messages, checked: what a caller hands in becomes `Message`s, or an error that names the place.
+"""Messages, checked: what a caller hands in becomes a `Message` each, or an error with its place.
 
     system, user    text
     assistant       text, calls of tools, or both

@@ -226,7 +226,7 @@ def keep_top_p_and_next(logits_V: np.ndarray, top_p: float) -> np.ndarray:
 def keep_typical(logits_V: np.ndarray, typical_p: float) -> np.ndarray:
     """Keep the tokens whose information is nearest to the entropy, until they sum to `typical_p`.
 
-    s[i] = |-ln p[i] - H| with H = -sum p ln p. In order of rising s, the first tokens whose
+    `s[i] = |-ln p[i] - H|` with `H = -sum p ln p`. In order of rising s, the first tokens whose
     probabilities reach the mass stay, and all whose s equals that of the last of them.
 
     Examples

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llama_ref.errors import BadRequest, shown
 from llama_ref.tools.literals import MAX_DEPTH, MAX_DIGITS, NotALiteral, read_calls
 
 PYTHON_TAG, ENDS = "<|python_tag|>", ("<|eom_id|>", "<|eot_id|>")
@@ -90,6 +91,11 @@ def parse_tool_calls(
         Which of "brave_search", "wolfram_alpha" and "code_interpreter" may be called beside them.
         With neither `tools` nor these, the first two may.
 
+    Raises
+    ------
+    BadRequest
+        If `text` is no text. Never for what it says.
+
     Examples
     --------
     >>> parse_tool_calls('{"name": "f", "parameters": {"a": 1}}')
@@ -99,6 +105,8 @@ def parse_tool_calls(
     >>> parse_tool_calls("Let me think: f(a=1)").content
     'Let me think: f(a=1)'
     """
+    if not isinstance(text, str):
+        raise BadRequest("text", expected="text", found=shown(text))
     return Reading(tools, builtin_tools).whole(text)
 
 

@@ -73,6 +73,8 @@ def function_schema(fn: Callable[..., Any]) -> Schema:
     >>> function_schema(wait)["function"]["parameters"]["properties"]
     {'seconds': {'type': 'number', 'description': 'For how long.'}}
     """
+    if not callable(fn):
+        raise BadRequest("tool", expected="a function", found=shown(fn))
     name = getattr(fn, "__name__", "operation")
     doc = inspect.getdoc(fn)
     if not doc or not doc.strip():

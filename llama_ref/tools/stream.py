@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from llama_ref.errors import BadRequest, shown
 from llama_ref.tools.parsing import (
     ENDS,
     FUNCTION_TAG,
@@ -86,7 +87,15 @@ class ToolCallStream:
         self._is_content = self._from_tag = False
 
     def push(self, text: str) -> list[ContentDelta | CallDelta]:
-        """Read the next piece; return what it makes certain."""
+        """Read the next piece; return what it makes certain.
+
+        Raises
+        ------
+        BadRequest
+            If it is no text.
+        """
+        if not isinstance(text, str):
+            raise BadRequest("text", expected="text", found=shown(text))
         self._held.append(text)
         self._n_held += len(text)
         if self._from_tag or not (self._is_content or self._shows_what_it_is(text)):
