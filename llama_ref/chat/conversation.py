@@ -57,6 +57,8 @@ class Message:
         Of a user: retrieved text, which only the dialect "meta" writes.
     stop_reason : {"end_of_turn", "end_of_message", "out_of_tokens"} or None
         Of an assistant: how its message ended, which only the dialect "meta" writes.
+    tool_call_id : str or None
+        Of a tool: which call it is the result of. Not part of any prompt.
     """
 
     role: str
@@ -64,6 +66,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     context: str | None = None
     stop_reason: Literal["end_of_turn", "end_of_message", "out_of_tokens"] | None = None
+    tool_call_id: str | None = None
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -101,6 +104,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         checked.append(_checked(message, f"messages[{index}]"))
         total += _size(checked[-1])
         check_limit("messages", total, MAX_TOTAL, "characters in all")
+    _check_ids(checked)
     return checked
 
 
@@ -120,7 +124,8 @@ def _checked(message: object, place: str) -> Message:
     for key in {"name", "tool_call_id"} & given.keys():
         check_word(given[key], f"{place}.{key}")
     if role in ("tool", "ipython"):
-        return Message("tool", result_of(content, f"{place}.content"))
+        call_id = given.get("tool_call_id")
+        return Message("tool", result_of(content, f"{place}.content"), tool_call_id=call_id)
     calls = checked_calls(given.get("tool_calls", []), f"{place}.tool_calls")
     if content is None and calls:
         content = ""
@@ -133,6 +138,32 @@ def _checked(message: object, place: str) -> Message:
         expected = f"one of {', '.join(STOP_REASONS)}"
         raise BadRequest(f"{place}.stop_reason", expected=expected, found=shown(reason))
     return Message(role, text, calls, context, reason)
+
+
+def _check_ids(messages: Sequence[Message]) -> None:
+    """Refuse ids of calls that stand for two calls, and results of calls that were never made.
+
+    No id is in any prompt. One that does not fit is a mistake of whoever keeps the conversation.
+    Calls and results without ids are fine, as in vLLM; so are results where no call has one.
+    """
+    open_ids: set[str] = set()
+    seen: set[str] = set()
+    for index, message in enumerate(messages):
+        for at, call in enumerate(message.tool_calls):
+            if call.id in seen:
+                place = f"messages[{index}].tool_calls[{at}].id"
+                raise BadRequest(place, expected="an id of its own", found=shown(call.id))
+            if call.id is not None:
+                seen.add(call.id)
+                open_ids.add(call.id)
+        result = message.tool_call_id
+        if result is not None and seen:
+            if result not in open_ids:
+                expected = "the id of a call before it that has no result yet"
+                raise BadRequest(
+                    f"messages[{index}].tool_call_id", expected=expected, found=shown(result)
+                )
+            open_ids.remove(result)
 
 
 def _size(message: Message) -> int:

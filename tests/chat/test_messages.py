@@ -160,7 +160,7 @@ def test_messages_of_the_openai_client_pass_as_they_are():
     assert check_messages([USER, answer, result]) == [
         Message("user", "hi"),
         Message("assistant", "", (ToolCall("f", {"a": 1}, "call_1"),)),
-        Message("tool", "25"),
+        Message("tool", "25", tool_call_id="call_1"),
     ]
 
 
@@ -219,3 +219,43 @@ def test_messages_are_not_changed():
     (checked,) = check_messages([message])
     checked.tool_calls[0].arguments["a"][1]["b"] = 3
     assert json.dumps(message) == before
+
+
+def called(*ids):
+    calls = [{"id": i, "function": {"name": "f", "arguments": "{}"}} for i in ids]
+    return {"role": "assistant", "tool_calls": calls}
+
+
+def result(call_id=None):
+    return {"role": "tool", "content": "1"} | ({"tool_call_id": call_id} if call_id else {})
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        ([called("a", "a")], "messages[0].tool_calls[1].id"),
+        ([called("a"), result("a"), called("a")], "messages[2].tool_calls[0].id"),
+        ([called("a"), result("b")], "messages[1].tool_call_id"),
+        ([called("a"), result("a"), result("a")], "messages[2].tool_call_id"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(messages, place):
+    """Two calls of one id, a result of no call, two results of one: each is named."""
+    with pytest.raises(BadRequest) as caught:
+        check_messages(messages)
+    assert caught.value.thing == place
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [called("a", "b"), result("b"), result("a")],
+        [called(None), result()],
+        [called("a"), result()],
+        [called(None), result("x")],
+        [result("x")],
+    ],
+)
+def test_ids_that_are_missing_are_no_matter(messages):
+    """As in vLLM, neither a call nor a result needs one."""
+    assert len(check_messages(messages)) == len(messages)
