@@ -17,7 +17,7 @@ MAX_DIGITS = 40
 
 SPACE = re.compile(r"\s*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])")
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])", re.ASCII)
 QUOTE = re.compile(r"'''|\"\"\"|'|\"")
 WORD = re.compile(r"\w+")
 ESCAPE = re.compile(r"x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.", re.DOTALL)
@@ -135,7 +135,10 @@ class _Reader:
         return values
 
     def _ended_with_comma(self) -> bool:
-        return self.text[: self.at - 1].rstrip()[-1:] == ","
+        at = self.at - 2  # looked back at in place: a copy for every parenthesis adds up
+        while self.text[at].isspace():
+            at -= 1
+        return self.text[at] == ","
 
     def pair(self) -> tuple[Any, Any]:
         key = self.value()

@@ -33,6 +33,7 @@ from typing import Any
 
 from llama_ref.errors import BadRequest, shown
 from llama_ref.tools.literals import MAX_DEPTH, MAX_DIGITS, NotALiteral, read_calls
+from llama_ref.tools.signature import name_of_function
 
 PYTHON_TAG, ENDS = "<|python_tag|>", ("<|eom_id|>", "<|eot_id|>")
 FUNCTION_TAG = "<function="
@@ -94,7 +95,7 @@ def parse_tool_calls(
     Raises
     ------
     BadRequest
-        If `text` is no text. Never for what it says.
+        If `text` is no text, or `tools` no list of tools. Never for what the text says.
 
     Examples
     --------
@@ -120,7 +121,9 @@ class Reading:
     """
 
     def __init__(self, tools: Sequence[Any] | None, builtin_tools: Sequence[str]):
-        self.names = None if tools is None else frozenset(map(_name_of, tools))
+        if tools is not None and not isinstance(tools, list | tuple):
+            raise BadRequest("tools", expected="a list of functions or schemas", found=shown(tools))
+        self.names = None if tools is None else frozenset(map(_name_in, tools))
         self.builtin = frozenset(builtin_tools)
         if tools is None and not builtin_tools:
             self.builtin = frozenset(SEARCH_TOOLS)
@@ -187,7 +190,7 @@ class Reading:
             return None
         try:
             calls = read_calls(body)
-        except (NotALiteral, OverflowError):
+        except (NotALiteral, OverflowError, RecursionError):  # the caller may stand deep already
             return None
         fits = all(self._may_call(name) and _is_writable(values) for name, values in calls)
         return [ToolCall(name, values) for name, values in calls] if fits else None
@@ -225,10 +228,13 @@ def without_end(text: str) -> str:
     return text[: -len(ENDS[0])] if text.endswith(ENDS) else text
 
 
-def _name_of(tool: Any) -> str:
-    if isinstance(tool, Mapping):
-        return tool["function"]["name"]
-    return getattr(tool, "__name__", "")
+def _name_in(tool: Any) -> str:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    name = name_of_function(tool) if callable(tool) else name
+    if not isinstance(name, str):
+        raise BadRequest("tool", expected="a schema with a name, or a function", found=shown(tool))
+    return name
 
 
 def _json_value(text: str, at: int) -> tuple[Any, int]:

@@ -75,7 +75,7 @@ def function_schema(fn: Callable[..., Any]) -> Schema:
     """
     if not callable(fn):
         raise BadRequest("tool", expected="a function", found=shown(fn))
-    name = getattr(fn, "__name__", "operation")
+    name = name_of_function(fn)
     doc = inspect.getdoc(fn)
     if not doc or not doc.strip():
         raise BadRequest(f"tool {shown(name)}", expected="a docstring", found="none")
@@ -97,6 +97,11 @@ def function_schema(fn: Callable[..., Any]) -> Schema:
     if result is not None:
         function["return"] = result
     return {"type": "function", "function": function}
+
+
+def name_of_function(fn: Callable[..., Any]) -> str:
+    """Return the name under which a model sees a function; an object that has none gets one."""
+    return getattr(fn, "__name__", "operation")
 
 
 def _annotations(fn: Callable[..., Any], name: str) -> tuple[dict[str, Any], list[str]]:

@@ -33,7 +33,8 @@ MAY_BE_CALLS = re.compile(
 )
 OPENINGS, MARKS = (PYTHON_TAG, FUNCTION_TAG), (*ENDS, FUNCTION_TAG)
 BEGINNING = 256
-"""Characters after which a text that still may be calls is not looked at again before its end."""
+"""Characters after which a text that still may be calls is not looked at again before its end.
+Blank pieces in front are not counted."""
 
 
 class ContentDelta(NamedTuple):
@@ -83,7 +84,7 @@ class ToolCallStream:
     def __init__(self, tools: Sequence[Any] | None, *, builtin_tools: Sequence[str] = ()):
         self._reading = Reading(tools, builtin_tools)
         self._held: list[str] = []
-        self._n_held = 0
+        self._n_held = self._n_blank = 0
         self._is_content = self._from_tag = False
 
     def push(self, text: str) -> list[ContentDelta | CallDelta]:
@@ -125,7 +126,10 @@ class ToolCallStream:
 
     def _shows_what_it_is(self, text: str) -> bool:
         """Whether what has come so far, this piece its last, can be nothing but content."""
-        if self._n_held > BEGINNING + len(text) or not text.strip():
+        is_blank = not text.strip()
+        if is_blank and self._n_blank == self._n_held - len(text):
+            self._n_blank = self._n_held
+        if is_blank or self._n_held - self._n_blank > BEGINNING + len(text):
             return False
         body = "".join(self._held).lstrip()
         is_open = any(mark.startswith(body) for mark in (*OPENINGS, *ENDS))

@@ -263,9 +263,13 @@ def test_ten_thousand_damaged_outputs_raise_nothing():
         '\\"',
         "x.call(",
         'k="v",',
+        "(1),",
+        "(' ' ,),",
     ],
 )
-@pytest.mark.parametrize("head", ["", "<|python_tag|>", "[f(a='", "[", '<|python_tag|>f.call(a="'])
+@pytest.mark.parametrize(
+    "head", ["", "<|python_tag|>", "[f(a='", "[f(a=[", "[", '<|python_tag|>f.call(a="']
+)
 def test_half_a_megabyte_of_anything_is_read_once(unit, head):
     """No text makes the reader go over it again and again, whole or in pieces."""
     text = (head + unit * (500_000 // len(unit)))[:500_000]
@@ -325,9 +329,10 @@ def test_what_python_writes_is_read_back(value):
         "[(f(a=1))]",
         "[f(a=1_000)]",
         "[f(a=0x1)]",
+        "[f(a=\u0663)]",  # a digit, but not one of Python's
     ],
 )
 def test_what_is_no_literal_is_refused(text):
-    """Expressions, other kinds of literals and keys written twice are not values."""
+    """Expressions, other kinds of literals and broken ones are not values."""
     with pytest.raises(NotALiteral):
         read_calls(text)
