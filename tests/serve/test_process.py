@@ -120,6 +120,7 @@ def test_with_a_key_it_may_listen_to_all_and_says_so(demo_folder):
 
 
 N_STREAMS = 64
+MAX_THREADS = 50  # 40 for what is computed beside the event loop, the engine's, and NumPy's
 SECONDS = float(os.environ.get("LLAMA_REF_LOAD_SECONDS", "20"))
 
 
@@ -187,10 +188,19 @@ def test_a_load_of_everything_loses_nothing(demo_folder):
     with process(demo_folder, "--max-waiting", "200", "--prefix-mib", "4") as (server, url, _):
         drain = threading.Thread(target=server.stderr.read, daemon=True)
         drain.start()
+        n_files_idle = memory_and_threads(server.pid)[2]
+
+        def settled():
+            """What it uses once the connections of the load are closed."""
+            until = time.monotonic() + 15
+            while memory_and_threads(server.pid)[2] > n_files_idle and time.monotonic() < until:
+                time.sleep(0.2)
+            return memory_and_threads(server.pid)
+
         asyncio.run(load(url, SECONDS / 4))
-        before = memory_and_threads(server.pid)
+        before = settled()
         asyncio.run(load(url, SECONDS))
-        after = memory_and_threads(server.pid)
+        after = settled()
         print(f"\n{counts}, health at most {max(health):.3f} s, before {before}, after {after}")
         assert httpx.get(f"{url}/health").status_code == 200
         server.send_signal(signal.SIGTERM)
@@ -199,5 +209,5 @@ def test_a_load_of_everything_loses_nothing(demo_folder):
     assert min(counts.values()) > 10
     assert max(health) < 1
     assert after[0] - before[0] < 40
-    assert after[1] <= before[1] + 2
-    assert after[2] <= before[2] + 5
+    assert after[1] <= MAX_THREADS
+    assert after[2] <= n_files_idle
