@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -125,8 +126,8 @@ SECONDS = float(os.environ.get("LLAMA_REF_LOAD_SECONDS", "20"))
 
 
 def memory_and_threads(pid):
-    text = open(f"/proc/{pid}/status", encoding="ascii").read()  # noqa: PTH123, SIM115
-    n_files = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+    text = Path(f"/proc/{pid}/status").read_text("ascii")
+    n_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return (
         int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024,
         int(re.search(r"Threads:\s+(\d+)", text)[1]),
@@ -135,7 +136,7 @@ def memory_and_threads(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 @pytest.mark.timeout(600)
 def test_a_load_of_everything_loses_nothing(demo_folder):
     """64 streams with aborts and malformed requests: all accounted for, memory and threads flat."""
