@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
             next_step="python -m pip install 'llama_ref[serve]'",
         ) from None
 
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     rules = _rules(options)
     bound = bound_socket(options.host, options.port)
     with Progress("opening the checkpoint"):
@@ -88,6 +90,14 @@ def run(options: argparse.Namespace) -> int:
 
     serve(make_app(service, worker, rules), worker, bound, ready=ready)
     return 0
+
+
+class LogLines(logging.Formatter):
+    """Lines that no text of a client can forge: escaped, and what follows the first is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record's lines."""
+        return "\n    ".join(map(printable, super().format(record).split("\n")))
 
 
 def _rules(options: argparse.Namespace) -> Any:

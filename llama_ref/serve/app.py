@@ -206,7 +206,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def error_response(error: ApiError) -> Response:
-    """Return the response that an error is."""
+    """Return the response that an error is; the connection ends with it."""
     response = json_response(error.body, error.status)
-    response.headers.update(error.headers)
+    response.headers.update(error.headers | {"Connection": "close"})
     return response

@@ -5,11 +5,12 @@ here too. Such a page gives itself away: by the `Host` it thinks it talks to, by
 a body that is not JSON, the only kind that it may send without asking.
 
     431  more than 100 headers, 32 KiB  403  another Host, or an Origin of somewhere else
+    400  two lengths of a body
     401  no key, or a wrong one         415  a body that is not JSON, or is compressed
     413  a body beyond the limit        408  a body that takes too long
 
-An answer that refuses closes the connection, so that what was left unread of the request is never
-taken for the next one.
+An answer that refuses closes the connection, as every error does, so that what was left unread of
+the request is never taken for the next one.
 
 Source: Fetch Standard, "CORS-safelisted request-header"; RFC 9112, message body length.
 """
@@ -82,9 +83,9 @@ class Guard:
             body = await asyncio.wait_for(self._body(scope, receive), self._rules.body_seconds)
         except TimeoutError:
             error = ApiError(408, "The body took too long.")
-            return await self._refuse(_closing(error))(scope, receive, send)
+            return await self._refuse(error)(scope, receive, send)
         except ApiError as error:
-            return await self._refuse(_closing(error))(scope, receive, send)
+            return await self._refuse(error)(scope, receive, send)
         if body is None:  # the client has gone
             return None
         return await self._app(scope, _once(body, receive), send)
@@ -101,6 +102,8 @@ class Guard:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or self._name_of("//" + hosts[0]) not in self._rules.hosts:
             raise ApiError(403, "This server does not answer under that host name.")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise ApiError(400, "Content-Length and Transfer-Encoding exclude each other.")
         for origin in headers.get("origin", []):
             if self._name_of(origin) not in self._rules.hosts:
                 raise ApiError(403, "Requests from pages of other sites are not answered.")
@@ -163,8 +166,3 @@ def _once(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return next_message
-
-
-def _closing(error: ApiError) -> ApiError:
-    error.headers = error.headers | {"Connection": "close"}
-    return error

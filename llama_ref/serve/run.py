@@ -5,8 +5,13 @@ the second ends at once. The socket is bound before anything is said to be ready
 sends no whole head within ten seconds, or none for a minute after an answer, is closed, and so is
 one that leaves what it is sent unread for half a minute.
 
-uvicorn speaks HTTP, with h11 as its parser: heads of at most 32 KiB, no white space where it could
-mean two things to two programs.
+uvicorn speaks HTTP, with h11 as its parser: heads of at most 32 KiB. Two forms that h11 lets pass
+are refused here, since a proxy may read them otherwise: a line that ends without CR, and a header
+that goes on in the next line.
+
+From 256 connections on a request is 503; the 513th connection is closed as it comes.
+
+Source: RFC 9112, sections 2.2 and 5.2.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -31,8 +37,10 @@ from llama_ref.serve.guard import MAX_HEAD_BYTES
 from llama_ref.serve.worker import Worker
 
 HEAD_SECONDS, UNREAD_SECONDS, IDLE_SECONDS, END_SECONDS = 10.0, 30.0, 60, 10
-MAX_CONNECTIONS = 256
+MAX_BUSY, MAX_CONNECTIONS = 256, 512
+HEAD_END, AMBIGUOUS = re.compile(rb"\n\r?\n"), re.compile(rb"(?<!\r)\n|\n[ \t]")
 SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+LARGE = SLOW.replace(b"408 Request Timeout", b"431 Request Header Fields Too Large")
 CANNOT_BIND = {
     errno.EADDRINUSE: "one that no other program uses",
     errno.EACCES: "one that this user may open; those below 1024 are reserved",
@@ -68,18 +76,38 @@ class TimedProtocol(H11Protocol):
     """A connection that waits only so long for a head, and for what it wrote to be read."""
 
     head_seconds, idle_seconds, unread_seconds = HEAD_SECONDS, IDLE_SECONDS, UNREAD_SECONDS
+    _is_idle = False
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request, if there is room."""
         super().connection_made(transport)
         self._wait_for_head(self.head_seconds)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.transport.abort()
+
+    def handle_events(self) -> None:
+        """Look at a head as it was sent, before it is parsed."""
+        if set(map(str, self.conn.states.values())) == {"IDLE"}:  # between two requests
+            data, _ = self.conn.trailing_data
+            if data and self._is_idle:
+                self._is_idle = False
+                self._wait_for_head(self.head_seconds)
+            end = HEAD_END.search(data)
+            n_bytes = end.end() if end else len(data)
+            if n_bytes > MAX_HEAD_BYTES:  # which h11 says only of a head that comes in pieces
+                self.transport.write(LARGE)
+                return self.transport.close()
+            if AMBIGUOUS.search(data, 0, n_bytes):
+                return self.send_400_response("Ambiguous HTTP request received.")
+        return super().handle_events()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
-        super().on_response_complete()
+        self._is_idle = True
         self._wait_for_head(self.idle_seconds)
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -183,7 +211,7 @@ def make_server(app: Any, worker: Worker) -> Server:
         access_log=False,
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=MAX_BUSY,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
         backlog=128,

@@ -28,7 +28,7 @@ from llama_ref.serve.errors import ApiError, api_error, internal_error
 from llama_ref.serve.job import Job
 
 LOG = logging.getLogger("llama_ref.serve")
-RETRY_SECONDS = 5
+RETRY_SECONDS, JOIN_SECONDS = 5, 1.0
 
 
 class Ticket:
@@ -131,12 +131,12 @@ class Worker:
             latest = time.monotonic() + seconds
             self._order(lambda: self._hurry(latest))
 
-    def join(self) -> None:
-        """Wait until nothing is running, and end the thread."""
+    def join(self, seconds: float = JOIN_SECONDS) -> None:
+        """Wait until nothing is running, but not for a pass that takes longer than some seconds."""
         with self._changed:
             self._is_closing = self._is_ended = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _order(self, order: Callable[[], None]) -> None:
         self._orders.append(order)
@@ -190,6 +190,10 @@ class Worker:
                 self._engine.add(request)
         except LlamaRefError as error:
             ticket.give(api_error(error))
+            self._drop(ticket)
+        except Exception:  # a fault of ours must not end the thread that all the others wait for
+            LOG.exception("a request could not be taken in")
+            ticket.give(internal_error())
             self._drop(ticket)
 
     def _drop(self, ticket: Ticket) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from llama_ref.cli.serve import LogLines
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -80,6 +83,13 @@ def test_a_second_signal_ends_it_at_once(demo_folder):
         time.sleep(0.3)
         server.send_signal(signal.SIGINT)
         assert server.wait(2) == 1
+
+
+def test_no_text_forges_a_line_of_the_log():
+    """Control characters are escaped, and what follows the first line is indented."""
+    record = logging.LogRecord("llama_ref", 40, "", 1, "a \x1b[31m\nuvicorn: b\r\x9b", None, None)
+    said = LogLines("%(name)s: %(message)s").format(record)
+    assert said == "llama_ref: a \\x1b[31m\n    uvicorn: b\\r\\x9b"
 
 
 def run(folder, *words, env=()):
