@@ -20,7 +20,6 @@ from llama_ref.serve.errors import ApiError
 from llama_ref.serve.fields import (
     MAX_TOP_LOGPROBS,
     Fields,
-    bad_field,
     max_tokens,
     stream_options,
 )
@@ -57,7 +56,7 @@ def chat_job(
         "tool_choice": _tool_choice(fields.take("tool_choice"), tools),
         "parallel_tool_calls": fields.flag("parallel_tool_calls", True),
         "response_format": fields.take("response_format"),
-        "builtin_tools": fields.take("builtin_tools") or (),
+        "builtin_tools": fields.take_list("builtin_tools"),
         "add_generation_prompt": fields.flag("add_generation_prompt", True),
         "continue_final_message": fields.flag("continue_final_message"),
     }
@@ -81,12 +80,9 @@ def _tool_choice(choice: Any, tools: Any) -> Any:
 
 def _logprobs(fields: Fields) -> int | None:
     """Return how many of the most probable tokens to list; None for no logprobs at all."""
-    is_wanted, n_top = fields.flag("logprobs"), fields.take("top_logprobs")
+    is_wanted, n_top = fields.flag("logprobs"), fields.whole("top_logprobs", 0, MAX_TOP_LOGPROBS)
     if n_top is None:
         return 0 if is_wanted else None
-    if type(n_top) is not int or not 0 <= n_top <= MAX_TOP_LOGPROBS:
-        rule = f"must be an integer from 0 to {MAX_TOP_LOGPROBS}"
-        raise bad_field("top_logprobs", rule, n_top)
     if not is_wanted and n_top:
         message = "when using `top_logprobs`, `logprobs` must be set to true."
         raise ApiError(400, message, param="top_logprobs")

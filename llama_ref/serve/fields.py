@@ -13,6 +13,7 @@ from typing import Any
 
 from llama_ref.errors import BadFile, LlamaRefError, is_whole, shown
 from llama_ref.sampling import SamplingParams
+from llama_ref.sampling.params import LOWEST_TEMPERATURE
 from llama_ref.serve.errors import ApiError
 from llama_ref.strict_json import parse_json
 
@@ -29,6 +30,9 @@ IGNORED = frozenset(
 )
 MAX_CHOICES, MAX_STOPS, MAX_TOP_LOGPROBS, MAX_PROMPTS = 16, 4, 20, 64
 MAX_TOKENS = 2**31 - 1
+MAX_WORD = 16_384
+MAX_ENTRIES = {"stop": MAX_STOPS, "stop_token_ids": 1024, "bad_words": 1024}
+MAX_ENTRIES |= {"allowed_token_ids": 2**18, "logit_bias": 2**18}
 SEEDS = (-(2**63), 2**63 - 1)
 
 SAMPLING = (
@@ -87,8 +91,17 @@ class Fields:
             return None
         if type(value) is float and value.is_integer():
             value = int(value)
+        if is_whole(value, -(2**63)) and value < low:
+            raise bad_field(name, f"must be at least {low}", value)
         if not is_whole(value, low, high):
             raise bad_field(name, f"must be an integer from {low} to {high}", value)
+        return value
+
+    def take_list(self, name: str) -> list[Any]:
+        """Return a field that is a list; empty if it is not given."""
+        value = self._left.pop(name, [])
+        if not isinstance(value, list):
+            raise bad_field(name, "must be a list", value)
         return value
 
     def end(self) -> None:
@@ -123,11 +136,28 @@ class Fields:
             value = self._left.pop(name, None)
             if value is not None:
                 given[name] = value
-        stop = given.get("stop")
-        if isinstance(stop, list) and len(stop) > MAX_STOPS:
-            raise bad_field("stop", f"must hold at most {MAX_STOPS} strings", len(stop))
+        _check_sizes(given)
         fixed = {"n": n or 1, "max_tokens": max_tokens, "logprobs": logprobs}
-        return SamplingParams(**{**defaults, **given, **fixed, "prompt_logprobs": prompt_logprobs})
+        values = {**defaults, **given, **fixed, "prompt_logprobs": prompt_logprobs}
+        temperature = values.get("temperature")
+        # What `SamplingParams` does with a warning, which no client would see; where warnings are
+        # errors (python -W error) it would be a 500.
+        if isinstance(temperature, int | float) and 0 < temperature < LOWEST_TEMPERATURE:
+            values["temperature"] = LOWEST_TEMPERATURE
+        return SamplingParams(**values)
+
+
+def _check_sizes(given: Mapping[str, Any]) -> None:
+    """Refuse what would keep the one thread of the engine busy for everyone."""
+    for name, most in MAX_ENTRIES.items():
+        value = given.get(name)
+        if isinstance(value, list | dict) and len(value) > most:
+            raise bad_field(name, f"must hold at most {most:,} entries", len(value))
+    for name in ("stop", "bad_words"):
+        texts = given.get(name)
+        for text in texts if isinstance(texts, list) else [texts]:
+            if isinstance(text, str | list) and len(text) > MAX_WORD:
+                raise bad_field(name, f"must hold texts of at most {MAX_WORD:,}", len(text))
 
 
 def max_tokens(fields: Fields) -> int | None:

@@ -69,14 +69,15 @@ class Service:
         with _answered():
             fields = self._fields(data)
             return self._fitting(
-                chat_job(fields, self.llm, self.name, self._defaults, self._chat_options)
+                chat_job(fields, self.llm, self.name, self._defaults, self._chat_options),
+                "messages",
             )
 
     def completions(self, data: bytes) -> Job:
         """Return the job of a completion."""
         with _answered():
             return self._fitting(
-                completion_job(self._fields(data), self.llm, self.name, self._defaults)
+                completion_job(self._fields(data), self.llm, self.name, self._defaults), "prompt"
             )
 
     def models(self) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class Service:
             raise ApiError(400, "This model was loaded without a tokenizer.", param="model")
         return self.llm.tokenizer
 
-    def _fitting(self, job: Job) -> Job:
+    def _fitting(self, job: Job, field: str) -> Job:
         """Refuse what the engine would refuse, before it gets there."""
         context = self.llm.model.config.context_length
         for request in job.requests:
@@ -138,7 +139,7 @@ class Service:
                     f"This model's maximum context length is {context} tokens. However, your "
                     f"prompt contains {n_prompt} input tokens."
                 )
-                raise ApiError(400, message, param="messages", code="context_length_exceeded")
+                raise ApiError(400, message, param=field, code="context_length_exceeded")
             check_fits(self.llm.model, request.params)
             request.params.bad_word_ids(self.llm.tokenizer)
         return job

@@ -116,6 +116,13 @@ def test_errors_say_what_and_where(service, body, message, param):
         {"logprobs": True, "top_logprobs": -1},
         {"stop": ["a", "b", "c", "d", "e"]},
         {"stop": 3},
+        {"stop": "x" * 20_000},
+        {"bad_words": ["x"] * 2000},
+        {"bad_words": ["x" * 20_000]},
+        {"stop_token_ids": [1] * 2000},
+        {"allowed_token_ids": [1] * 300_000},
+        {"logit_bias": {str(k): 1 for k in range(300_000)}},
+        {"builtin_tools": False},
         {"logit_bias": {"999999999": 1}},
         {"logit_bias": {"01x": 1}},
         {"stop_token_ids": [10**9]},
@@ -214,7 +221,7 @@ def test_a_prompt_beyond_the_context_is_refused(service):
     for data in ({"prompt": [65] * 131_073}, {"prompt": "x" * 131_073}):
         with pytest.raises(ApiError, match="maximum context length") as caught:
             service.completions(json.dumps(data).encode())
-        assert caught.value.code == "context_length_exceeded"
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
 
 
 @pytest.mark.parametrize(
@@ -307,3 +314,16 @@ def test_thousands_of_damaged_bodies_are_jobs_or_errors_of_400(service):
             assert 400 <= error.status < 500
             json.dumps(error.body, allow_nan=False)
     assert n_jobs > 50
+
+
+def test_a_tiny_temperature_is_raised_without_a_warning(service):
+    """Warnings are errors here, and the request is a job all the same, as in vLLM at 0.01."""
+    job = accepted(service, {"messages": USER, "temperature": 0.001})
+    assert job.requests[0].params.temperature == 0.01
+
+
+def test_top_logprobs_may_be_an_exact_float(service):
+    """2.0 is 2, as for every other integer; 2.5 is refused."""
+    body = {"messages": USER, "logprobs": True}
+    assert accepted(service, body | {"top_logprobs": 2.0}).requests[0].params.logprobs == 2
+    assert accepted(service, body | {"top_logprobs": 2.5}).param == "top_logprobs"
