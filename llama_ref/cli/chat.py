@@ -18,7 +18,7 @@ from typing import Any
 
 from llama_ref import chat
 from llama_ref.cli.terminal import Paint, Progress, print_lines, table, visible
-from llama_ref.errors import BadRequest, LlamaRefError, printable
+from llama_ref.errors import BadFile, BadRequest, LlamaRefError, printable
 from llama_ref.lineage import LINEAGES
 from llama_ref.llm import LLM
 from llama_ref.loading import load
@@ -83,15 +83,15 @@ def run(options: argparse.Namespace) -> int:
         conversation.append({"role": "system", "content": options.system})
     for line in _lines():
         conversation.append({"role": "user", "content": line})
-        if options.show_prompt:
-            _show(llm, conversation, how)
         try:
+            if options.show_prompt:
+                _show(llm, conversation, how)
             text = _answer(llm, conversation, params, how)
-        except LlamaRefError as error:  # of this message; the conversation can go on without it
-            conversation.pop()
-            print(f"llama-ref: {printable(str(error))}", file=sys.stderr)
+        except LlamaRefError as error:  # of this message; a person can go on without it
             if not sys.stdin.isatty():
                 raise
+            conversation.pop()
+            print(f"llama-ref: {printable(str(error))}", file=sys.stderr)
             continue
         conversation.append({"role": "assistant", "content": text})
     return 0
@@ -99,6 +99,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines() -> Iterator[str]:
     """Yield the user's messages; empty lines are none."""
+    if sys.stdin is None:  # closed by the shell: <&-
+        raise BadFile("standard input", expected="a text", found="nothing: it is closed")
+    if not sys.stdin.isatty() and hasattr(sys.stdin, "reconfigure"):  # whatever the locale
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     paint = Paint(sys.stdout)
     while True:
@@ -141,7 +145,8 @@ def _answer(
     except KeyboardInterrupt:
         if not sys.stdin.isatty():
             raise
-    print(flush=True)
+    finally:  # what is said next, an error perhaps, stands on a line of its own
+        print(flush=True)
     return "".join(said)
 
 

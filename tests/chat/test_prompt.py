@@ -1,11 +1,13 @@
 """Options of a prompt, its pieces, and the date."""
 
 import datetime
+import json
 
 import pytest
 
 from llama_ref import chat
 from llama_ref.chat.dates import today_date
+from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.errors import BadRequest, LlamaRefError, Unsupported
 from llama_ref.tokenizer import Llama3Tokenizer, load_tokenizer
 from llama_ref.tokenizer.special_tokens import NAMINGS
@@ -82,6 +84,17 @@ def test_a_template_is_no_option():
     """A template handed in with a request is not even a parameter."""
     with pytest.raises(TypeError, match="chat_template"):
         chat.render([USER], chat_template="{{ messages }}")
+
+
+def test_a_template_in_a_file_is_ignored(tmp_path, demo_tokenizer):
+    """A checkpoint's own template is never read: the prompt is the one without it."""
+    write_demo(folder := tmp_path / "demo")
+    template = "{{ raise_exception('read') }}<|eot_id|>"
+    config = json.dumps({"chat_template": template})
+    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    ids = chat.encode(load_tokenizer(folder), [USER])
+    assert ids == chat.encode(demo_tokenizer, [USER])
 
 
 def test_context_is_written_by_meta_alone():

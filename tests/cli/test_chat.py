@@ -2,15 +2,15 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
 from llama_ref.cli.demo_checkpoint import write_demo
-from tests.cli.commands import through_pipes
+from llama_ref.cli.terminal import UNSAFE, visible
+from tests.cli.commands import start, through_pipes
 
 
 @pytest.fixture(scope="module")
@@ -66,32 +66,119 @@ def test_bad_options_are_refused(folder, words, says):
     assert (code, output, says in errors) == (2, "", True)
 
 
+@pytest.mark.parametrize("words", [[], ["--show-prompt"]])
+def test_an_error_is_said_once(folder, words):
+    """From a pipe an error of a message ends the talk, in one line, before any answer."""
+    code, output, errors = talk(folder, b"Hi\nAgain\n", "--date", "x" * 65, *words)
+    assert (code, output.strip()) == (2, "")
+    assert errors.startswith("llama-ref: date: expected ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_what_is_no_utf_8_is_refused(folder, locale):
+    """A byte that is no text is an error of the input, in any locale."""
+    environment = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code, output, errors = through_pipes("chat", folder, stdin=b"a\xff\n", environment=environment)
+    assert (code, output) == (2, b"")
+    assert errors.startswith("llama-ref: input: expected UTF-8")
+
+
+def test_a_closed_input_is_said_to_be_closed(folder):
+    """Without standard input there is no traceback but one line, and exit code 2."""
+    process = start("chat", folder, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(0))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith(b"llama-ref: standard input: ")
+    assert errors.count(b"\n") == 1
+
+
+class Talk:
+    """`llama-ref chat` on a terminal of its own."""
+
+    def __init__(self, folder, *words):
+        self.end, theirs = pty.openpty()
+        ends = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        options = {"environment": {"TERM": "dumb", "PYTHONUTF8": "1"}, **ends}
+        self.process = start("chat", folder, *words, **options)
+        os.close(theirs)
+        self.unread = b""
+
+    def write(self, keys):
+        os.write(self.end, keys)
+
+    def interrupt(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def until(self, sign):
+        """Return what is shown before a sign, which must come within 20 seconds."""
+        while sign not in self.unread:
+            assert select.select([self.end], [], [], 20)[0], self.unread
+            self.unread += os.read(self.end, 4096)
+        before, _, self.unread = self.unread.partition(sign)
+        return before.decode(errors="replace").replace("\r\n", "\n")
+
+    def __enter__(self):
+        self.until(b"you: ")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.end)
+
+
+LONG = ("--seed", 6)  # 557 tokens
+
+
 def test_ctrl_c_stops_an_answer_and_then_leaves(folder):
-    """On a terminal Ctrl-C ends the answer and the talk goes on; at the prompt it leaves with 0."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "llama_ref", "chat", str(folder), "--seed", "1"]
-    started = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    seen = b""
+    """Ctrl-C ends an answer early; what was said is in the next prompt; at the prompt it leaves."""
+    with Talk(folder, *LONG) as talk_on:
+        talk_on.write(b"Hi\n")
+        talk_on.until(b"llama: ")
+        whole = talk_on.until(b"\r\nyou: ")
+    with Talk(folder, *LONG, "--show-prompt") as talk_on:
+        talk_on.write(b"Hi\n")
+        talk_on.until(b"llama: ")
+        said = talk_on.until(b"d")  # its first letter
+        talk_on.interrupt()
+        said += "d" + talk_on.until(b"\r\nyou: ")
+        assert 0 < len(said) < len(whole)
+        assert whole.startswith(said)
+        talk_on.write(b"Go on\n")
+        rows = [line.split() for line in talk_on.until(b"llama: ").splitlines()]
+        kept = [row for row in rows if row[-2:] == ["content", "assistant"]]
+        assert kept[0][:2] == [str(ord("d")), "'d'"]
+        talk_on.until(b"\r\nyou: ")
+        talk_on.interrupt()
+        assert talk_on.process.wait(10) == 0
 
-    def read_until(sign, seconds=20):
-        nonlocal seen
-        until = time.monotonic() + seconds
-        while sign not in seen:
-            assert time.monotonic() < until, seen
-            seen += os.read(ours, 4096)
-        seen = seen.partition(sign)[2]
 
-    try:
-        read_until(b"you: ")
-        os.write(ours, b"Hi\n")
-        read_until(b"llama: ")
-        time.sleep(0.3)
-        started.send_signal(signal.SIGINT)
-        read_until(b"you: ")
-        started.send_signal(signal.SIGINT)
-        assert started.wait(10) == 0
-    finally:
-        started.kill()
-        started.wait()
-        os.close(ours)
+def test_ctrl_d_leaves(folder):
+    """The end of the input at the prompt ends the talk with 0."""
+    with Talk(folder) as talk_on:
+        talk_on.write(b"\x04")
+        assert talk_on.process.wait(10) == 0
+
+
+def test_nothing_a_model_says_acts_on_the_terminal(folder):
+    """A terminal gets the answer that a pipe gets, with its control characters escaped."""
+    _, plain, _ = through_pipes("chat", folder, *LONG, stdin=b"Hi\n")
+    with Talk(folder, *LONG) as talk_on:
+        talk_on.write(b"Hi\n")
+        talk_on.until(b"llama: ")
+        shown = talk_on.until(b"\r\nyou: ")
+    assert UNSAFE.search(plain.decode())
+    assert not UNSAFE.search(shown)
+    assert shown + "\n" == visible(plain.decode())
+
+
+@pytest.mark.parametrize("words", [[], ["--show-prompt"]])
+def test_an_error_of_a_message_does_not_end_the_talk(folder, words):
+    """A person is told, asked again, and may leave with 0."""
+    with Talk(folder, "--date", "x" * 65, *words) as talk_on:
+        for _ in range(2):
+            talk_on.write(b"Hi\n")
+            assert "llama-ref: date: expected " in talk_on.until(b"you: ")
+        talk_on.write(b"\x04")
+        assert talk_on.process.wait(10) == 0
