@@ -181,9 +181,10 @@ class LLM:
         and leaves in the others' inboxes what is theirs.
         """
         inbox: deque[Delta] = deque()
+        ours: list[str] = []  # a request that the engine refuses may bear the id of another's
         try:
             for request in requests:
-                self.engine.add(request)
+                ours.append(self.engine.add(request))
                 self._inboxes[request.request_id] = inbox
             n_unfinished = sum(request.params.n for request in requests)
             while n_unfinished:
@@ -194,9 +195,9 @@ class LLM:
                     n_unfinished -= delta.finish_reason is not None
                     yield delta
         finally:
-            for request in requests:
-                self.engine.abort(request.request_id)
-                self._inboxes.pop(request.request_id, None)
+            for request_id in ours:
+                self.engine.abort(request_id)
+                self._inboxes.pop(request_id, None)
 
     def _step(self) -> None:
         """Run the engine once, and put what it says into the inboxes of those who wait for it."""

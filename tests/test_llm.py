@@ -8,6 +8,7 @@ import pytest
 
 import llama_ref as lr
 from llama_ref.cli.demo_checkpoint import write_demo
+from llama_ref.engine import Request
 from llama_ref.errors import BadRequest, NonFiniteError
 from llama_ref.ops.softmax import softmax
 from llama_ref.sampling import SamplingParams
@@ -148,6 +149,16 @@ def test_streams_side_by_side_lose_nothing(llm):
             got[turn % 3] += delta.token_ids if delta else ()
     for k in range(3):
         assert tuple(got[k]) == llm.generate(f"Prompt {k}", params[k])[0].outputs[0].token_ids
+
+
+def test_an_id_in_use_is_refused_and_its_owner_goes_on(llm):
+    """A second stream under the id of an open one is an error, and the first loses nothing."""
+    params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+    first = llm.stream(Request([256, 65], params, request_id="a"))
+    next(first)
+    with pytest.raises(BadRequest, match="request_id"):
+        list(llm.stream(Request([256, 66], params, request_id="a")))
+    assert len(list(first)) == 8
 
 
 @pytest.mark.parametrize("n_read", [1, 2, 5])

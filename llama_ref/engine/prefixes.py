@@ -10,11 +10,11 @@ the least recently used thrown away, within a number of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from llama_ref.cache import KVCache
-from llama_ref.engine.sequence import shared_length
+from llama_ref.engine.sequence import Sequence, shared_length
 
 SHORTEST = 16
 """Fewer tokens in common are not worth a copy."""
@@ -23,7 +23,7 @@ SHORTEST = 16
 class Kept(NamedTuple):
     """The cache of a text, and the ids whose keys and values it holds."""
 
-    ids: tuple[int, ...]
+    ids: list[int]
     cache: KVCache
 
 
@@ -44,11 +44,12 @@ class Prefixes:
         """Bytes held at present."""
         return sum(kept.cache.nbytes for kept in self._kept)
 
-    def keep(self, ids: Sequence[int], cache: KVCache) -> None:
+    def keep(self, ids: list[int], cache: KVCache) -> None:
         """Keep the cache of a finished text; one that it continues is not needed any more."""
-        held = tuple(ids[: cache.length])
-        if len(held) < SHORTEST or self._limit <= 0:
-            return
+        held = ids[: cache.length]
+        n_bytes = cache.nbytes // cache.capacity * len(held)
+        if len(held) < SHORTEST or n_bytes > self._limit:
+            return  # larger than all there is room for: the others stay
         cache = cache.prefix(len(held))  # without the room to grow
         self._kept = [k for k in self._kept if shared_length(k.ids, held) < len(k.ids)]
         self._kept.append(Kept(held, cache))
@@ -56,17 +57,19 @@ class Prefixes:
             self._kept.pop(0)
 
     def longest(
-        self, ids: Sequence[int], running: Iterable[Kept] = ()
+        self, ids: list[int], running: Iterable[Sequence] = ()
     ) -> tuple[int, KVCache | None]:
         """Return the longest beginning of a prompt that is at hand: its length, and a cache.
 
         At least one token is left to run, since the next is chosen from its logits.
         """
+        texts: list[Sequence | Kept] = [*running, *self._kept]
         best, source = SHORTEST - 1, None
-        for kept in (*running, *self._kept):
-            length = min(shared_length(kept.ids, ids), len(ids) - 1)
+        for text in texts:
+            held = text.cache.length if text.cache else 0
+            length = min(shared_length(text.ids, ids), held, len(ids) - 1)
             if length > best:
-                best, source = length, kept
+                best, source = length, text
         if source is None:
             return 0, None
         for place, kept in enumerate(self._kept):

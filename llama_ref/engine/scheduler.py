@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from llama_ref.cache import physical_memory
-from llama_ref.engine.prefixes import SHORTEST, Kept, Prefixes
+from llama_ref.engine.prefixes import SHORTEST, Prefixes
 from llama_ref.engine.request import Delta, Request
 from llama_ref.engine.sequence import Sequence, shared_length
 from llama_ref.errors import BadRequest, LlamaRefError, is_whole, shown
@@ -161,7 +161,7 @@ class Engine:
                 return
             length, source = 0, None
             if not sequence.wants_prompt_logits:
-                length, source = self._prefixes.longest(sequence.ids, self._caches())
+                length, source = self._prefixes.longest(sequence.ids, self._running)
                 if self._being_read(sequence) >= length + SHORTEST:
                     continue  # what it needs is being computed in these very passes
             sequence.cache = source.prefix(length) if source else self.model.new_cache()
@@ -175,11 +175,6 @@ class Engine:
         per_token *= self.model.config.head_dim * self.model.dtype.itemsize
         needed = 2 * len(sequence.ids) * per_token  # a cache grows by doubling
         return not self._running or self.cache_bytes + needed <= self._limit
-
-    def _caches(self) -> list[Kept]:
-        """What the running texts have in their caches by now."""
-        caches = ((s.ids, s.cache) for s in self._running if s.cache)
-        return [Kept(tuple(ids[: cache.length]), cache) for ids, cache in caches]
 
     def _being_read(self, sequence: Sequence) -> int:
         """Return the longest beginning shared with a text whose prompt is being read."""
@@ -222,11 +217,11 @@ class Engine:
 
     def _run_alone(self, sequence: Sequence, ids: list[int]) -> np.ndarray | LlamaRefError:
         """Run one text; where asked, look at the logits of the whole chunk of its prompt."""
-        last = None if sequence.wants_prompt_logits else 1
+        last, start = None if sequence.wants_prompt_logits else 1, sequence.cache.length  # type: ignore[union-attr]
         try:
             logits_RV = self.model.forward(ids, sequence.cache, last=last)  # type: ignore[arg-type]
             if last is None:
-                sequence.look_at_prompt(logits_RV)
+                sequence.look_at_prompt(start, logits_RV)
         except LlamaRefError as error:
             return error
         return logits_RV[-1]

@@ -11,8 +11,6 @@ as it would have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Ids
-
 import numpy as np
 
 from llama_ref.cache import KVCache
@@ -67,15 +65,23 @@ class Sequence:
         asked = self._prompt_logprobs
         return asked is not None and len(asked) < len(self.request.prompt_ids)
 
-    def look_at_prompt(self, logits_TV: np.ndarray) -> None:
-        """Note the log-probability of each token of the prompt that follows one of these logits."""
+    def look_at_prompt(self, start: int, logits_TV: np.ndarray) -> None:
+        """Note the log-probability of each token of the prompt that follows one of these logits.
+
+        A text that gave its cache up reads its prompt again; what was noted then is not noted
+        twice.
+
+        Parameters
+        ----------
+        start : int
+            The place in the prompt of the token that the first of these logits come after.
+        logits_TV : numpy.ndarray
+        """
         assert self._prompt_logprobs is not None  # `wants_prompt_logits` was asked
-        n_top = self.request.params.prompt_logprobs or 0
-        for logits_V in logits_TV:
-            at = len(self._prompt_logprobs)
-            if at < len(self.request.prompt_ids):
-                followed_by = self.request.prompt_ids[at]
-                self._prompt_logprobs.append(token_logprobs(logits_V, followed_by, n_top))
+        n_top, prompt_ids = self.request.params.prompt_logprobs or 0, self.request.prompt_ids
+        for at, logits_V in enumerate(logits_TV, start + 1):
+            if at == len(self._prompt_logprobs) < len(prompt_ids):
+                self._prompt_logprobs.append(token_logprobs(logits_V, prompt_ids[at], n_top))
 
     def take(self, logits_V: np.ndarray) -> Delta:
         """Choose the next token; return what it adds."""
@@ -99,7 +105,7 @@ class Sequence:
         return Delta(self.request.request_id, self.index, finish_reason=reason, error=error)
 
 
-def shared_length(a: Ids[int], b: Ids[int]) -> int:
+def shared_length(a: list[int], b: list[int]) -> int:
     """Return how many ids two sequences have in common at their beginning.
 
     Examples
@@ -108,5 +114,7 @@ def shared_length(a: Ids[int], b: Ids[int]) -> int:
     2
     """
     n = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))
-    return int(differ[0]) if len(differ) else n
+    start = 0  # lists compare faster than their elements do, and most differ early
+    while start < n and a[start : start + 1024] == b[start : start + 1024]:
+        start += 1024
+    return next((i for i in range(start, n) if a[i] != b[i]), n)

@@ -134,7 +134,10 @@ def applied_steps(logits_V: np.ndarray, situation: Situation) -> Iterator[tuple[
             logits_V = step.apply(logits_V, situation)
             if not np.isfinite(logits_V.max()):
                 raise NonFiniteError(
-                    f"logits after {step.name}", expected="at least one finite", found="none"
+                    f"logits after {step.name}",
+                    expected="at least one finite",
+                    found="none",
+                    next_step="the parameters together forbid every token here: loosen one",
                 )
             yield step, logits_V
 

@@ -251,8 +251,10 @@ def test_matchers_of_one_grammar_go_their_own_ways(llm):
 def test_a_dead_end_is_an_error_and_never_a_token(llm):
     """Where the parameters forbid all that the grammar allows, an exception says so."""
     grammar = compiled(llm, constrain.json_object())
-    with pytest.raises(NonFiniteError):
-        list(lr.generate(llm.model, "x", max_tokens=9, allowed_token_ids=[65], grammar=grammar))
+    for params in ({"allowed_token_ids": [65]}, {"min_tokens": 30}):
+        grammar = compiled(llm, constrain.json_schema({"const": 1}))
+        with pytest.raises(NonFiniteError, match=f"{next(iter(params))}.*loosen"):
+            list(lr.generate(llm.model, "x", max_tokens=30, grammar=grammar, **params))
 
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

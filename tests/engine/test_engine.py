@@ -132,6 +132,41 @@ def test_kept_prefixes_stay_within_their_bytes():
     assert engine.prefix_bytes == 0
 
 
+def test_a_text_too_long_to_keep_displaces_nothing():
+    """A finished text larger than all the room leaves what is kept where it is."""
+    engine = Engine(MODEL, prefix_bytes=50_000)
+    params = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    finished(engine, [Request(tiny_ids(20, seed=1).tolist(), params)])
+    before = engine.prefix_bytes
+    assert before > 0
+    finished(engine, [Request(tiny_ids(200, seed=2).tolist(), params)])
+    assert engine.prefix_bytes == before
+
+
+def test_prompt_logprobs_survive_a_cache_given_up_midway():
+    """A prompt that is read again from its beginning gets each log-probability once, in place."""
+    prompt = tiny_ids(100, seed=3).tolist()
+    asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
+    other = SamplingParams(max_tokens=100, temperature=0, ignore_eos=True)
+
+    def logprobs_of_y(engine, *requests):
+        for request in requests:
+            engine.add(request)
+        deltas = []
+        while engine.has_work:
+            deltas += engine.step()
+        return next(d.prompt_logprobs for d in deltas if d.prompt_logprobs)
+
+    y = Request(prompt, asked, request_id="y")
+    whole = logprobs_of_y(Engine(MODEL), y)
+    tight = Engine(MODEL, max_running=2, tokens_per_pass=8, cache_bytes=230_000, prefix_bytes=0)
+    cut = logprobs_of_y(tight, Request(tiny_ids(20).tolist(), other, request_id="x"), y)
+    assert tight.n_run > 20 + 99 + 100 + 8  # some of the prompt was read more than once
+    assert [p.token_id for p in cut[1:]] == prompt[1:]
+    expected = [p.logprob for p in whole[1:]]
+    np.testing.assert_allclose([p.logprob for p in cut[1:]], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("at", range(12))
 def test_abort_at_any_pass_frees_the_cache_and_disturbs_nobody(at):
     """Each unfinished text of the request gets an "abort"; the others go on as if alone."""
