@@ -16,6 +16,7 @@ Source: Transformer in meta-llama/llama-models, models/llama3/model.py; LlamaMod
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -35,8 +36,9 @@ from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
 from llama_ref.packing import Ids, Packed, as_ids, is_batch, pack
+from llama_ref.threads import single_threaded_blas
 from llama_ref.trace import Tap, Trace, alarm, no_tap, of_layer
-from llama_ref.weights import Weights, non_finite_weight
+from llama_ref.weights import Weights, is_ready, non_finite_weight
 
 if TYPE_CHECKING:
     from llama_ref.tokenizer import Tokenizer
@@ -68,6 +70,7 @@ class Model:
     ):
         self.config, self.weights, self.lineage = config, weights, lineage
         self.dtype, self.tokenizer = np.dtype(dtype), tokenizer
+        self._blas_multiplies = is_ready(weights, self.dtype)
         self.frequency_P = rope_frequencies(
             config.head_dim, theta=config.rope_theta, dtype=wide_dtype(self.dtype)
         )
@@ -179,7 +182,8 @@ class Model:
         """
         packed = pack(self.config, self, ids, caches, positions)
         rows_R, kept = packed.last_rows(last)
-        with np.errstate(all="ignore"):  # what overflows becomes non-finite, and that is checked
+        threads = nullcontext() if self._blas_multiplies else single_threaded_blas()
+        with np.errstate(all="ignore"), threads:  # what overflows is non-finite: that is checked
             hidden_TD = self._embed(packed, tap)
             hidden_TD = self._layers(hidden_TD, packed, tap)
             logits_RV = self._head(hidden_TD[rows_R], tap)

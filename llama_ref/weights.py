@@ -153,6 +153,15 @@ def widened(weights: Weights, dtype: np.dtype) -> Weights:
     )
 
 
+def is_ready(weights: Weights, dtype: np.dtype) -> bool:
+    """Whether BLAS can multiply with all matrices as they are, and nothing need be widened."""
+    ready = wide_dtype(dtype)
+    tensors = [tensor for i in range(len(weights.layers)) for _, tensor in weights.named(i)]
+    return dtype == ready and all(
+        isinstance(tensor, np.ndarray) and tensor.dtype == ready for tensor in tensors
+    )
+
+
 def non_finite_weight(weights: Weights, layer: int | None) -> str | None:
     """Say which tensor of a layer (None: outside the layers) holds a NaN or infinity, and where."""
     for name, tensor in weights.named(layer):

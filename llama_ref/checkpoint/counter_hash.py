@@ -9,7 +9,7 @@ No state is carried from one index to the next, so any stretch can be had withou
 NumPy goes over a block once for each operation, and two short cuts, both exact, leave 12 of the 18
 that h(i) is written with:
 
-    at the start     i + k0 is low + 65536 H, with one H for a whole block. So x ^ (x >> 16) is
+    at the start     i + k0 is low + 65536 H, with one H for 65,536 in a row. So x ^ (x >> 16) is
                      low ^ (65536 H + H), and low comes from a table that is made once.
     in the middle    x ^= x >> 16 undoes itself. So the last step of the inner mix, ^ k1, and the
                      first step of the outer mix are together x ^= k1 ^ (k1 >> 16).
@@ -27,11 +27,13 @@ import numpy as np
 from llama_ref.errors import BadRequest, is_whole, shown
 
 N_HASHES = 2**32
-BLOCK = 2**16
-"""Hashes at a time: as many as share their upper half, and few enough to stay in a cache."""
+BLOCK = 2**18
+"""Hashes at a time: few enough for a cache, and enough that two threads seldom want Python's lock
+at once. (Two threads get 1.1 times as far as one with blocks of 2^16, 1.7 times with 2^18.)
+"""
 
 FIRST_FACTOR, SECOND_FACTOR = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
-LOW = np.arange(BLOCK, dtype=np.uint32)
+LOW = np.arange(2**16, dtype=np.uint32)
 LOW.flags.writeable = False
 
 
@@ -50,8 +52,8 @@ def hash_blocks(name: str, seed: int, start: int, n: int) -> Iterator[tuple[int,
     Yields
     ------
     (int, ndarray of uint32)
-        At most 2^16 hashes. The array is filled anew for each block, so the caller may compute in
-        place: NumPy spends more time on fetching fresh memory than on the arithmetic.
+        At most `BLOCK` hashes. The array is filled anew for each block, so the caller may compute
+        in place: NumPy spends more time on fetching fresh memory than on the arithmetic.
 
     Raises
     ------
@@ -66,18 +68,15 @@ def hash_blocks(name: str, seed: int, start: int, n: int) -> Iterator[tuple[int,
     k0, k1 = keys(name, seed)
     middle = np.uint32(k1 ^ k1 >> 16)
     hashes, scratch = np.empty((2, min(BLOCK, n)), np.uint32)
-    at = 0
-    while at < n:
-        high, low = divmod((start + at + k0) % N_HASHES, BLOCK)
-        size = min(BLOCK - low, n - at)  # up to where the upper half changes
+    for at in range(0, n, BLOCK):
+        size = min(BLOCK, n - at)
         x, y = hashes[:size], scratch[:size]
-        np.bitwise_xor(LOW[low : low + size], np.uint32(high << 16 | high), out=x)
+        _begin(x, start + at + k0)
         _multiply_twice(x, y)
         x ^= middle
         _multiply_twice(x, y)
         x ^= np.right_shift(x, 16, out=y)
         yield at, x
-        at += size
 
 
 def keys(name: str, seed: int) -> tuple[int, int]:
@@ -104,6 +103,16 @@ def mix(x: int) -> int:
     x ^= x >> 15
     x = x * 0x846CA68B % N_HASHES
     return x ^ x >> 16
+
+
+def _begin(x: np.ndarray, first: int) -> None:
+    """Fill x with what first, first + 1, … are after x ^= x >> 16."""
+    at = 0
+    while at < x.size:
+        high, low = divmod((first + at) % N_HASHES, LOW.size)
+        run = x[at : at + LOW.size - low]  # up to where the upper half changes
+        np.bitwise_xor(LOW[low : low + run.size], np.uint32(high << 16 | high), out=run)
+        at += run.size
 
 
 def _multiply_twice(x: np.ndarray, scratch: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from llama_ref.checkpoint.counter_hash import BLOCK, N_HASHES, hash_blocks
+from llama_ref.checkpoint.counter_hash import N_HASHES, hash_blocks
 from llama_ref.config import Config
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported, shown
 from llama_ref.names import expected_shapes
@@ -101,13 +101,12 @@ def tensor(
         )
     values = np.empty((hi - lo, *shape[1:]), np.float32)
     flat = values.reshape(-1)
-    scratch = np.empty(min(BLOCK, flat.size), np.uint32)
     for at, hashes in hash_blocks(name, seed, lo * math.prod(shape[1:]), flat.size):
         block = flat[at : at + hashes.size]
         if exponent is None:
             np.divide(96 + (hashes & 63), 128, out=block)
         else:
-            _to_elements(hashes, scratch[: hashes.size], exponent, out=block)
+            _to_elements(hashes, exponent, out=block)
     if has_outliers:
         channels, factor = outlier_channels(name, shape[-1], seed)
         first = lo if len(shape) == 1 else 0  # whose channels are its rows
@@ -235,10 +234,10 @@ def _exponent(name: str, shape: tuple[int, ...]) -> int | None:
     )
 
 
-def _to_elements(hashes: np.ndarray, scratch: np.ndarray, exponent: int, out: np.ndarray) -> None:
+def _to_elements(hashes: np.ndarray, exponent: int, out: np.ndarray) -> None:
     """Turn hashes, which are overwritten, into elements of a matrix: five operations each."""
-    np.bitwise_and(hashes, 127, out=scratch)
+    low = np.bitwise_and(hashes, 127, out=out.view(np.uint32))  # room that is needed later anyway
     hashes >>= 25
-    hashes -= scratch  # wraps below 0, which is what an int32 reads as a negative number
+    hashes -= low  # wraps below 0, which is what an int32 reads as a negative number
     out[:] = hashes.view(np.int32)
     out *= np.float32(2.0**-exponent)

@@ -160,7 +160,7 @@ def _print(
 
 
 def _machine_rows(machine: Machine, speed: float | None) -> list[tuple[str, str]]:
-    kernels = machine.kernels or "unknown; `pip install threadpoolctl` may tell"
+    kernels = machine.kernels or "unknown"
     product = f"{speed:.0f} GFLOP/s" if speed else "did not run"
     rows = [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 BLAS_VARIABLES = (
     "OPENBLAS_CORETYPE",
@@ -128,13 +129,10 @@ def _python(code: str, change: dict[str, str]) -> subprocess.CompletedProcess[st
 
 def _blas() -> tuple[str, str | None, int | None]:
     """Return the library NumPy uses, its kernels, and its threads."""
-    with contextlib.suppress(ImportError):
-        import threadpoolctl  # noqa: PLC0415 (not required: it knows more where it is there)
-
-        for pool in threadpoolctl.threadpool_info():
-            if pool["user_api"] == "blas":
-                name = f"{pool['internal_api']} {pool['version']}"
-                return name, pool.get("architecture"), pool["num_threads"]
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas":
+            name = f"{pool['internal_api']} {pool['version']}"
+            return name, pool.get("architecture"), pool["num_threads"]
     built_with = _numpy_config("Build Dependencies").get("blas", {})
     name = f"{built_with.get('name', 'unknown')} {built_with.get('version', '')}".strip()
     return name, _openblas_kernels(), _threads_asked_for()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 import llama_ref
 from llama_ref.golden.cases import Case
@@ -130,11 +131,7 @@ def source_hash() -> str:
 
 
 def _core_type() -> str:
-    """Return which kernels BLAS runs, where threadpoolctl is there to say."""
-    try:
-        from threadpoolctl import threadpool_info  # noqa: PLC0415  (optional)
-    except ImportError:
-        return os.environ.get("OPENBLAS_CORETYPE", "unknown")
+    """Return which kernels BLAS runs, if it says."""
     kinds = [pool.get("architecture") for pool in threadpool_info()]
     return next((kind for kind in kinds if kind), "unknown")
 

@@ -5,19 +5,18 @@
 Here the time goes: all but a few percent of a forward pass is this one function, and the
 weights outweigh everything else in memory. A matrix already in the dtype of the arithmetic goes to
 BLAS as it is, straight from the mapped file. Any other is widened a block of rows at a time into
-one small buffer, so a bfloat16 checkpoint is never held in float32.
+a small buffer, one for each thread, so a bfloat16 checkpoint is never held in float32.
 
 Source: F.linear in torch; ColumnParallelLinear in meta-llama/llama-models, models/llama3/model.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import Matrix, round_to, rows_of, wide_dtype, widen
+from llama_ref.threads import in_all_threads
 
 BLOCK_ELEMENTS = 2**20
 """Weights widened at a time: 4 MiB of float32, small enough to stay in a shared cache."""
@@ -31,6 +30,10 @@ before it multiplies, and of a block the copy is still in the cache when it is u
 """
 
 BLOCK_ROWS = 1024
+"""Rows of W multiplied at a time with few rows of x."""
+
+WIDE_ROWS = 256
+"""Rows widened at a time, at the least, for many rows of x: BLAS copies x for each block anew."""
 
 
 def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
@@ -74,12 +77,9 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
     ):
         return _product(x_TD, weight_FD)
 
-    wide_TD = widen(x_TD)
     y_TF = np.empty((x_TD.shape[0], weight_FD.shape[0]), x_TD.dtype)
-    if y_TF.size == 0:  # no token, as in all chunks of a prompt but the last: no weight is read
-        return y_TF
-    for lo, hi, block_RD in _wide_blocks(weight_FD, x_TD.dtype):
-        y_TF[:, lo:hi] = round_to(_product(wide_TD, block_RD), x_TD.dtype)
+    if y_TF.size:  # no token, as in all chunks of a prompt but the last: no weight is read
+        _widened_product(widen(x_TD), weight_FD, out=y_TF)
     return y_TF
 
 
@@ -97,19 +97,27 @@ def _product(x_TD: np.ndarray, weight_FD: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(y_FT.T)
 
 
-def _wide_blocks(
-    weight_FD: np.ndarray | Matrix, dtype: np.dtype
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield (lo, hi, rows lo ... hi - 1 as `dtype` holds them, widened); one buffer serves all."""
-    F, D = weight_FD.shape
-    n_rows = max(1, BLOCK_ELEMENTS // D)
-    buffer_RD = np.empty((min(n_rows, F), D), wide_dtype(dtype))
-    for lo in range(0, F, n_rows):
-        hi = min(lo + n_rows, F)
-        rows = rows_of(weight_FD, lo, hi)
-        if dtype != buffer_RD.dtype:
-            rows = round_to(rows, dtype)
-        if rows.dtype != buffer_RD.dtype:
-            np.copyto(buffer_RD[: hi - lo], rows, casting="same_kind")
-            rows = buffer_RD[: hi - lo]
-        yield lo, hi, rows
+def _widened_product(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix, out: np.ndarray) -> None:
+    """Fill `out` with x W^T, rounded to its dtype; each thread widens and multiplies its blocks."""
+    T, (F, D) = x_TD.shape[0], weight_FD.shape
+    n_rows = min(F, max(BLOCK_ELEMENTS // D, WIDE_ROWS if T > FEW_ROWS else 1))
+    starts = iter(range(0, F, n_rows))  # shared: whoever is free takes the next
+
+    def work() -> None:
+        buffer_RD = np.empty((n_rows, D), x_TD.dtype)
+        for lo in starts:
+            hi = min(lo + n_rows, F)
+            block_RD = _widened(rows_of(weight_FD, lo, hi), out.dtype, buffer_RD[: hi - lo])
+            out[:, lo:hi] = round_to(_product(x_TD, block_RD), out.dtype)
+
+    in_all_threads(work, at_most=-(-F // n_rows))
+
+
+def _widened(rows_RD: np.ndarray, dtype: np.dtype, buffer_RD: np.ndarray) -> np.ndarray:
+    """Return rows as `dtype` holds them, in the buffer if that is not what they are."""
+    if dtype != buffer_RD.dtype:
+        rows_RD = round_to(rows_RD, dtype)
+    if rows_RD.dtype == buffer_RD.dtype:
+        return rows_RD
+    np.copyto(buffer_RD, rows_RD, casting="same_kind")
+    return buffer_RD

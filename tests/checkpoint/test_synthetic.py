@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_ref.checkpoint import synthetic
-from llama_ref.checkpoint.counter_hash import hash_blocks
+from llama_ref.checkpoint.counter_hash import BLOCK, hash_blocks
 from llama_ref.errors import BadRequest, LimitExceeded, Unsupported
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
@@ -125,7 +125,7 @@ def test_rows_are_those_of_the_whole_across_blocks():
     assert whole[299, 699] * 2.0**10 == published_integer(name, 3, 300 * 700 - 1)
 
 
-@pytest.mark.parametrize("n", [1, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("n", [1, 65_535, 65_537, BLOCK, BLOCK + 1, 600_000])
 @pytest.mark.parametrize("start", [0, 1, 40_000, 2**32 - 3, 2**32 - 70_000])
 def test_blocks_of_hashes_are_the_definition(start, n):
     """Blocks follow each other without a gap, wrap at 2^32, and hold the hashes as defined."""
@@ -133,8 +133,8 @@ def test_blocks_of_hashes_are_the_definition(start, n):
     for at, block in hash_blocks(name, 8, start, n):
         assert at == position
         assert block.dtype == np.uint32
-        assert 0 < block.size <= 65_536
-        for i in (0, block.size // 2, block.size - 1):
+        assert 0 < block.size <= BLOCK
+        for i in {*range(0, block.size, 65_535), block.size - 1}:
             expected = published_hash(name, 8, (start + at + i) % 2**32)
             assert block[i] == expected
         position += block.size

@@ -17,14 +17,14 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path != PACKAGE / "__init__.py"
 )
-CORE = {"numpy", "ml_dtypes", "tiktoken", "sentencepiece", "safetensors"}
+CORE = {"numpy", "ml_dtypes", "tiktoken", "sentencepiece", "safetensors", "threadpoolctl"}
 PEERS_OF_BENCH = {"torch", "transformers", "llama_cpp", "gguf"}
-OPTIONAL = {"cli.machine": {"threadpoolctl"}, "bench.contestants": PEERS_OF_BENCH}
+OPTIONAL = {"bench.contestants": PEERS_OF_BENCH}
 OPTIONAL |= {"bench.gguf_file": PEERS_OF_BENCH}
 OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
 OPTIONAL |= {f"golden.capture.{name}": PEERS_OF_BENCH for name in ("hf", "hf_hooks")}
 OPTIONAL |= {f"golden.capture.ggml_{name}": PEERS_OF_BENCH for name in ("run", "calls")}
-OPTIONAL |= {"golden.manifest": {"threadpoolctl"}, "sampling.explanation_views": {"matplotlib"}}
+OPTIONAL |= {"sampling.explanation_views": {"matplotlib"}}
 OPTIONAL |= {m: {"llguidance"} for m in MODULES if m.startswith("constrain.")}
 OPTIONAL |= {m: {"starlette", "uvicorn", "msgspec"} for m in MODULES if m.startswith("serve.")}
 

@@ -83,11 +83,11 @@ def test_every_path_multiplies_by_the_same_weight(n_tokens, stored, dtype, monke
 
 
 def test_a_matrix_is_read_block_by_block(monkeypatch):
-    """A Matrix is asked for each row once, in order, a block at a time."""
+    """A Matrix is asked for each row once, a block at a time."""
     monkeypatch.setattr(linear_file, "BLOCK_ELEMENTS", 40)
     weight = Rows(np.ones((17, 12), BFLOAT16))
     linear(np.ones((2, 12), np.float32), weight)
-    assert weight.asked == [(lo, min(lo + 3, 17)) for lo in range(0, 17, 3)]
+    assert sorted(weight.asked) == [(lo, min(lo + 3, 17)) for lo in range(0, 17, 3)]
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 4, 1)], ids=str)

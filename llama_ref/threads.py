@@ -1,0 +1,112 @@
+"""Threads where BLAS has none to give: matrices that are widened or computed block by block.
+
+BLAS spreads a product over its threads by itself. But a block of 16-bit weights has to be widened
+before it can be multiplied with, and a block of a formula to be computed, and each NumPy call of
+that runs on one thread while the others wait. So here every thread takes the next block for itself,
+makes it wide and multiplies with it, and BLAS keeps to the thread that calls it. Python's lock is
+no obstacle: NumPy lets go of it while it works on a large array.
+
+As the blocks are the same however many threads share them, so is what comes out, bit for bit.
+
+There are as many threads as BLAS has: `OPENBLAS_NUM_THREADS`, or one for each core.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+
+class _State:
+    """How many hold BLAS to one thread at present, and what gives it the others back."""
+
+    lock = Lock()
+    holders = 0
+    n_threads = 1
+    give_back: Callable[[], None] | None = None
+
+
+def thread_count() -> int:
+    """Return how many threads BLAS has, or had before it was held to one."""
+    with _State.lock:
+        return _State.n_threads if _State.holders else _blas_threads()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[int]:
+    """Hold BLAS to the thread that calls it; yield the threads it had, which are the caller's now.
+
+    May be entered several times at once: the last to leave gives the threads back. A whole pass
+    enters it once, for a thread of BLAS that has nothing to do keeps a core busy for a while.
+    """
+    with _State.lock:
+        if not _State.holders:
+            _State.n_threads = _blas_threads()
+            if _State.n_threads > 1:
+                _State.give_back = _blas().limit(limits=1).restore_original_limits
+        _State.holders += 1
+    try:
+        yield _State.n_threads
+    finally:
+        with _State.lock:
+            _State.holders -= 1
+            if not _State.holders and _State.give_back:
+                _State.give_back()
+                _State.give_back = None
+
+
+def in_all_threads(work: Callable[[], None], *, at_most: int) -> None:
+    """Call `work` once in each thread, this one included, and wait for all.
+
+    Parameters
+    ----------
+    work : function
+        Takes pieces from one iterator that all share, until none is left.
+    at_most : int
+        How many pieces there are; more threads are not woken.
+
+    Raises
+    ------
+    Exception
+        What `work` raised, in this thread before the others.
+    """
+    with single_threaded_blas() as n_threads:
+        others = [_pool(n_threads).submit(work) for _ in range(min(n_threads, at_most) - 1)]
+        try:
+            work()
+        finally:
+            for other in others:
+                other.cancel() or other.exception()
+        for other in others:
+            if not other.cancelled():
+                other.result()
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads - 1, "llama_ref")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return the switch of the BLAS that NumPy loaded; finding it takes milliseconds."""
+    import threadpoolctl  # noqa: PLC0415 (an op that needs no threads does without)
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def _blas_threads() -> int:
+    counts = [library.num_threads for library in _blas().lib_controllers]
+    return max(counts, default=os.cpu_count() or 1)
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
