@@ -1,4 +1,4 @@
-"""Opening what a stranger hands us: regular files only, bounded reads, mapped bytes.
+"""Opening what a stranger hands us: regular files only, and bounded reads.
 
 A checkpoint folder may hold a named pipe, a link to a device, or a web page saved under a
 tokenizer's name. Nothing here blocks on one, and nothing reads more than its caller allows.
@@ -6,13 +6,9 @@ tokenizer's name. Nothing here blocks on one, and nothing reads more than its ca
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
-import sys
 from pathlib import Path
-
-import numpy as np
 
 from llama_ref.errors import BadFile, LimitExceeded
 
@@ -91,28 +87,6 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
             "file size", expected=f"at most {limit:,} bytes", found=f"{size:,}", file=path
         )
     return data
-
-
-def map_bytes(path: str | os.PathLike[str]) -> np.ndarray:
-    """Map a regular file as a read-only array of bytes; nothing is read until it is touched.
-
-    The map sees the file, not a copy: do not rewrite a checkpoint in place while it is open.
-
-    Returns
-    -------
-    ndarray of shape (bytes in the file,), uint8, read-only
-    """
-    with os.fdopen(open_regular(path), "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # a map of nothing is refused by the system
-            return np.empty(0, np.uint8)
-        try:
-            if sys.version_info >= (3, 13) and os.name == "posix":
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
-            else:  # holds a duplicate of the descriptor as long as the map lives
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise BadFile("cannot be mapped", found=str(error), file=path) from None
-    return np.frombuffer(mapped, np.uint8)
 
 
 def list_folder(path: str | os.PathLike[str]) -> list[str]:

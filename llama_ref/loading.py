@@ -11,23 +11,34 @@ against it, the tokenizer. The weights stay on disk until a forward pass touches
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
 from llama_ref import checkpoint as layouts  # whose readers arrive when one is called
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
+from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.stored import Checkpoint
+from llama_ref.checkpoint.streaming import Stream
 from llama_ref.checkpoint.synthetic_model import is_synthetic, open_synthetic_path
 from llama_ref.config import Config, read_hf_config, read_meta_params
-from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.errors import BadFile, BadRequest, Unsupported, is_whole, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
-from llama_ref.weights import assemble, widened
+from llama_ref.weights import assemble, streamed, widened
+
+SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]i?B|B)")
+UNITS = {"B": 1} | {
+    f"{letter}{i}B": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for i, base in (("", 1000), ("i", 1024))
+}
+LEAST_MEMORY = 10**8
 
 
 def load(
@@ -36,6 +47,8 @@ def load(
     dtype: str = "float32",
     lineage: str | None = None,
     widen: bool = False,
+    memory: int | str | None = None,
+    mmap: bool = True,
     tokenizer: bool = True,
 ) -> Model:
     """Open a checkpoint folder as a model, memory-mapped.
@@ -53,6 +66,13 @@ def load(
     widen : bool
         Hold all matrices in memory in the dtype of the arithmetic (float32, or float64): faster
         where they fit, but slower with 16-bit activations.
+    memory : int or str, optional
+        How much memory the matrices of files may take at a time, in bytes or as in "2GB", whatever
+        the size of the files: they are read ahead of where a pass is, and let go of behind it. By
+        default they stay in memory as long as the system has room.
+    mmap : bool
+        False reads them with plain reads instead of mapping them, with `memory` at 2 GB unless it
+        says otherwise: for files that others may write to, which ends a program that maps them.
     tokenizer : bool
         Whether to read the tokenizer. Without it the model runs on ids: for a Llama whose text is
         cut in a way that is not known here.
@@ -67,17 +87,36 @@ def load(
     BadFile, BadConfig, Unsupported, LimitExceeded
         If the folder is no checkpoint, or anything in it cannot be explained.
     BadRequest
-        If there is no such lineage, or `synthetic:` is followed by what it does not know.
+        If there is no such lineage, `memory` is no size or has `widen` beside it, or `synthetic:`
+        is followed by what it does not know.
     """
     folder, activation_dtype = Path(path), dtype_named(dtype)
+    n_bytes = _memory_limit(memory, mmap, widen)
     rounding = None if lineage is None else lineage_named(lineage)
     checkpoint, config = open_checkpoint(folder)
     weights = assemble(checkpoint, config)
     text = _tokenizer_of(folder, config) if tokenizer and checkpoint.has_files else None
     if widen:
         weights = widened(weights, activation_dtype)
+    if n_bytes is not None:
+        stream = Stream(n_bytes, MappedRange if mmap else ReadRange)
+        weights = streamed(weights, stream, mapped=mmap)
     rounding = rounding or lineage_named(checkpoint.layout)
     return Model(config, weights, rounding, activation_dtype, text)
+
+
+def _memory_limit(memory: int | str | None, mmap: bool, widen: bool) -> int | None:
+    """Return the bytes that matrices of files may take; None for no limit."""
+    if widen and (memory is not None or not mmap):
+        raise BadRequest("widen", expected="False with memory or mmap=False", found="True")
+    if memory is None:
+        return None if mmap else 2 * 10**9
+    match = SIZE.fullmatch(memory.strip()) if isinstance(memory, str) else None
+    n_bytes = int(float(match[1]) * UNITS[match[2]]) if match else memory
+    if not is_whole(n_bytes, LEAST_MEMORY):
+        expected = f'bytes, or a size such as "2GB" or "500MiB", at least {LEAST_MEMORY:,} bytes'
+        raise BadRequest("memory", expected=expected, found=shown(memory))
+    return int(n_bytes)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:

@@ -37,7 +37,7 @@ from llama_ref.ops.rope import rope_half_split, rope_interleaved, rope_table
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
 from llama_ref.packing import Ids, Packed, as_ids, is_batch, pack
 from llama_ref.threads import single_threaded_blas
-from llama_ref.trace import Tap, Trace, alarm, no_tap, of_layer
+from llama_ref.trace import Progress, Tap, Trace, Watch, alarm, no_tap, no_watch, of_layer
 from llama_ref.weights import Weights, is_ready, non_finite_weight
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class Model:
     dtype : dtype
         Of the activations: float64, float32, bfloat16 or float16.
     tokenizer : Tokenizer, optional
+
+    Attributes
+    ----------
+    watch : function of int
+        Called at the beginning of each pass with the number of its steps, the layers and the head;
+        returns a context manager of something whose `advance()` is called after each: a bar.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Model:
         self.config, self.weights, self.lineage = config, weights, lineage
         self.dtype, self.tokenizer = np.dtype(dtype), tokenizer
         self._blas_multiplies = is_ready(weights, self.dtype)
+        self.watch: Watch = no_watch
         self.frequency_P = rope_frequencies(
             config.head_dim, theta=config.rope_theta, dtype=wide_dtype(self.dtype)
         )
@@ -180,13 +187,16 @@ class Model:
         The weights are read once for all. Taps hold the packed tokens; scores and probabilities
         exist once per sequence and carry its number, `L00.scores[1]`, when there are several.
         """
+        self.weights.check_files()
         packed = pack(self.config, self, ids, caches, positions)
         rows_R, kept = packed.last_rows(last)
         threads = nullcontext() if self._blas_multiplies else single_threaded_blas()
-        with np.errstate(all="ignore"), threads:  # what overflows is non-finite: that is checked
+        bar = self.watch(self.config.n_layers + 1)
+        with np.errstate(all="ignore"), threads, bar as progress:  # non-finite numbers are found
             hidden_TD = self._embed(packed, tap)
-            hidden_TD = self._layers(hidden_TD, packed, tap)
+            hidden_TD = self._layers(hidden_TD, packed, tap, progress)
             logits_RV = self._head(hidden_TD[rows_R], tap)
+            progress.advance()
         packed.advance()
         return np.split(logits_RV, np.cumsum(kept)[:-1])
 
@@ -208,7 +218,9 @@ class Model:
         rotate = partial(ROTATE[self.weights.pairing], cos_TP=cos_TP, sin_TP=sin_TP)
         return Pass(self.config, packed, rotate, self.lineage.score_scaling)
 
-    def _layers(self, hidden_TD: np.ndarray, packed: Packed, tap: Tap) -> np.ndarray:
+    def _layers(
+        self, hidden_TD: np.ndarray, packed: Packed, tap: Tap, progress: Progress
+    ) -> np.ndarray:
         """Run every layer on the hidden state of the packed tokens."""
         shared = self.shared(packed)
         for index, layer in enumerate(self.weights.layers):
@@ -220,6 +232,7 @@ class Model:
                 is_finite = False
             if not is_finite:
                 self._explain(index, partial(run, of_layer(alarm, index)))
+            progress.advance()
         return hidden_TD
 
     def _head(self, hidden_RD: np.ndarray, tap: Tap) -> np.ndarray:

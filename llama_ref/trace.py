@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +21,17 @@ from llama_ref.errors import BadRequest, NonFiniteError, shown
 from llama_ref.numerics import widen
 
 Tap = Callable[[str, np.ndarray], None]
+
+
+class Progress(Protocol):
+    """What hears how far a pass has come."""
+
+    def advance(self) -> object:
+        """Count a layer, or the head, as done."""
+
+
+Watch = Callable[[int], AbstractContextManager[Progress]]
+"""Called with the number of steps of a pass, its layers and its head, when one begins."""
 
 LAYER_TAPS = {
     "attn_norm": "T D",
@@ -68,6 +81,16 @@ def layout(name: str, pairing: str) -> str:
     if axes is None:
         raise BadRequest("tap", expected="a name of tap_names()", found=shown(name))
     return f"{axes}; rope={pairing}" if kind in ("q", "k", "q_rope", "k_rope") else axes
+
+
+class _Deaf:
+    def advance(self) -> None:
+        """Do nothing."""
+
+
+def no_watch(total: int) -> AbstractContextManager[Progress]:
+    """Return what hears how far a pass has come, and does nothing."""
+    return nullcontext(_Deaf())
 
 
 def no_tap(name: str, array: np.ndarray) -> None:

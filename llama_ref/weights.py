@@ -15,9 +15,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from llama_ref.checkpoint.stored import Checkpoint, Tensor
+from llama_ref.checkpoint.ranges import is_mapped
+from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
+from llama_ref.checkpoint.streaming import Stream
 from llama_ref.config import Config
 from llama_ref.errors import BadFile, Unsupported, shown
+from llama_ref.mapped import MappedFile, map_behind
 from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
 from llama_ref.numerics import ACTIVATION_DTYPES, rows_of, wide_dtype
 
@@ -59,6 +62,8 @@ class Weights:
         Whose names the file uses.
     pairing : {"half_split", "interleaved"}
         Which channels of a stored query or key head RoPE turns together.
+    files : tuple of MappedFile
+        That tensors are views of.
     """
 
     embedding_VD: Tensor
@@ -67,6 +72,12 @@ class Weights:
     w_head_VD: Tensor
     layout: str
     pairing: str
+    files: tuple[MappedFile, ...] = ()
+
+    def check_files(self) -> None:
+        """Raise `BadFile` if a mapped file was shortened or written to since it was opened."""
+        for file in self.files:
+            file.check()
 
     def named(self, layer: int | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield (stored name, tensor) of one layer, or of the three tensors outside the layers."""
@@ -107,7 +118,23 @@ def assemble(checkpoint: Checkpoint, config: Config) -> Weights:
     if config.tied_embeddings:
         _check_tied(checkpoint, OUTER_NAMES[layout]["w_head_VD"], outer["embedding_VD"])
         outer["w_head_VD"] = outer["embedding_VD"]
-    return Weights(layers=layers, layout=layout, pairing=PAIRING[layout], **outer)  # type: ignore[arg-type]
+    files = _files_of(checkpoint)
+    return Weights(layers=layers, layout=layout, pairing=PAIRING[layout], files=files, **outer)  # type: ignore[arg-type]
+
+
+def _files_of(checkpoint: Checkpoint) -> tuple[MappedFile, ...]:
+    """Return the mapped files that tensors are views of, each once."""
+    files: dict[int, MappedFile] = {}
+
+    def note(array: np.ndarray) -> np.ndarray:
+        mapped = map_behind(array)
+        if mapped is not None:
+            files[id(mapped)] = mapped
+        return array
+
+    for tensor in checkpoint.values():
+        changed(tensor, note)
+    return tuple(files.values())
 
 
 def inventory_findings(
@@ -150,6 +177,39 @@ def widened(weights: Weights, dtype: np.dtype) -> Weights:
         layers=layers,
         final_gain_D=in_memory(weights.final_gain_D),
         w_head_VD=embedding_VD if tied else in_memory(weights.w_head_VD),
+        files=(),
+    )
+
+
+def streamed(weights: Weights, stream: Stream, *, mapped: bool) -> Weights:
+    """Return the same weights with every matrix of a file in a stream, in the order of a pass.
+
+    Parameters
+    ----------
+    weights : Weights
+    stream : Stream
+        An empty one.
+    mapped : bool
+        Whether its matrices are views of mapped files; if not, no map stays open.
+    """
+
+    def ordered(tensor: Tensor) -> Tensor:
+        if len(tensor.shape) == 1:
+            return np.array(tensor)
+        return changed(tensor, lambda array: stream.add(array) if is_mapped(array) else array)
+
+    layers = tuple(
+        Layer(**{f.name: ordered(getattr(layer, f.name)) for f in fields(layer)})  # type: ignore[arg-type]
+        for layer in weights.layers
+    )
+    table = changed(weights.embedding_VD, lambda a: stream.table(a) if is_mapped(a) else a)
+    return replace(
+        weights,
+        embedding_VD=table,
+        layers=layers,
+        final_gain_D=np.array(weights.final_gain_D),
+        w_head_VD=ordered(weights.w_head_VD),
+        files=weights.files if mapped else (),
     )
 
 

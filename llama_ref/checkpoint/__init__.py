@@ -8,6 +8,7 @@ pth.py            one file of Meta's layout       meta.py      a folder of them
 sharded.py        a matrix cut over files         kv_heads.py  heads that are stored twice
 write.py          an HF folder from tensors       staging.py   whole or not at all
 readahead.py      what of a mapped file is in memory
+streaming.py      weights larger than memory   ranges.py     a matrix in a file, mapped or read
 synthetic.py      any tensor by formula           synthetic_model.py  all of a blueprint
                   counter_hash.py what it is made of
 """

@@ -12,10 +12,11 @@ files.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
-from llama_ref.checkpoint.stored import Checkpoint, Tensor
+from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.numerics import rows_of
 
@@ -50,6 +51,11 @@ class DistinctHeads:
     ):
         self.stored, self.copies, self.head_dim = stored, copies, head_dim
         self.name, self.file = name, file
+
+    def over(self, change: Callable[[np.ndarray], Tensor]) -> DistinctHeads:
+        """Return the same matrix over a stored one that is had in another way."""
+        stored = changed(self.stored, change)
+        return DistinctHeads(stored, self.copies, self.head_dim, name=self.name, file=self.file)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from llama_ref.checkpoint.symbolic_pickle import MAX_BYTES, read_state_dict
 from llama_ref.checkpoint.torch_objects import Storage, StridedTensor
 from llama_ref.checkpoint.torch_zip import Member, check_crc, read_members
 from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
-from llama_ref.files import map_bytes
+from llama_ref.mapped import map_bytes
 from llama_ref.numerics import dtype_named
 
 PathLike = str | os.PathLike[str]

@@ -11,10 +11,12 @@ system wants them back.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+
+from llama_ref.mapped import map_behind
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def scattered_reads(*arrays: np.ndarray) -> Iterator[None]:
         Views of mapped files; an array in memory is left alone. Where the system takes no such
         advice, nothing changes but the time.
     """
-    maps = [found for array in arrays if (found := _map_behind(array)) is not None]
+    maps = [found for array in arrays if (found := map_behind(array)) is not None]
     _advise(maps, "MADV_RANDOM")
     try:
         yield
@@ -44,19 +46,11 @@ def let_go(*arrays: np.ndarray) -> None:
         Views of files mapped for reading; all pages of each file go. An array in memory is left
         alone, and so is everything where the system takes no such advice.
     """
-    maps = [found for array in arrays if (found := _map_behind(array)) is not None]
+    maps = [found for array in arrays if (found := map_behind(array)) is not None]
     _advise(maps, "MADV_DONTNEED")
 
 
-def _map_behind(array: np.ndarray) -> mmap.mmap | None:
-    """Return the mapped file that an array is a view of."""
-    owner: object = array
-    while owner is not None and not isinstance(owner, mmap.mmap):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    return owner
-
-
-def _advise(maps: list[mmap.mmap], advice: str) -> None:
+def _advise(maps: Sequence[mmap.mmap], advice: str) -> None:
     """Give the advice where the system knows it."""
     for mapped in maps:
         if hasattr(mmap, advice):

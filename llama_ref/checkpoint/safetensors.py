@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, shown
-from llama_ref.files import map_bytes, recognise
+from llama_ref.files import recognise
+from llama_ref.mapped import map_bytes
 from llama_ref.numerics import BFLOAT16
 from llama_ref.strict_json import parse_json
 

@@ -9,11 +9,12 @@ parts as they were: side by side in the rows, or in the columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from llama_ref.errors import BadRequest
+from llama_ref.numerics import Matrix, rows_of
 
 
 class ShardedMatrix:
@@ -21,7 +22,7 @@ class ShardedMatrix:
 
     Parameters
     ----------
-    parts : sequence of ndarray of one shape (rows, columns) and one dtype
+    parts : sequence of ndarray or Matrix of one shape (rows, columns) and one dtype
         In order; not copied.
     axis : {0, 1}
         0 if the parts lie one below the other, 1 if side by side.
@@ -38,12 +39,17 @@ class ShardedMatrix:
     array([[5, 6, 7, 8]])
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], axis: int):
+    def __init__(self, parts: Sequence[np.ndarray | Matrix], axis: int):
         kinds = {(part.shape, part.dtype) for part in parts}
-        if axis not in (0, 1) or len(kinds) != 1 or parts[0].ndim != 2 or 0 in parts[0].shape:
+        if axis not in (0, 1) or len(kinds) != 1 or len(parts[0].shape) != 2 or 0 in parts[0].shape:
             found = f"axis {axis}, {len(parts)} parts of {len(kinds)} kinds"
             raise BadRequest("ShardedMatrix", expected="equal matrices, axis 0 or 1", found=found)
         self.parts, self.axis = tuple(parts), axis
+
+    def over(self, change: Callable[[np.ndarray], np.ndarray | Matrix]) -> ShardedMatrix:
+        """Return the same matrix of parts that are had in another way."""
+        parts = [change(part) if isinstance(part, np.ndarray) else part for part in self.parts]
+        return ShardedMatrix(parts, self.axis)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,14 +83,16 @@ class ShardedMatrix:
         if not 0 <= lo <= hi <= self.shape[0]:
             raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
         if self.axis == 1:
-            return np.concatenate([part[lo:hi] for part in self.parts], axis=1)
+            return np.concatenate([rows_of(part, lo, hi) for part in self.parts], axis=1)
         height = self.parts[0].shape[0]
         pieces = [
-            part[max(lo - top, 0) : hi - top]
+            rows_of(part, max(lo - top, 0), min(hi - top, height))
             for top, part in zip(range(0, self.shape[0], height), self.parts, strict=True)
             if top < hi and lo < top + height
         ]
-        return np.concatenate(pieces) if len(pieces) > 1 else (pieces or [self.parts[0][:0]])[0]
+        if not pieces:
+            return rows_of(self.parts[0], 0, 0)
+        return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
     def __array__(
         self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
@@ -92,7 +100,7 @@ class ShardedMatrix:
         """Join the parts, for tests and small matrices."""
         if copy is False:
             raise BadRequest("a cut matrix as one array", expected="leave to copy it")
-        whole = np.concatenate(self.parts, axis=self.axis)
+        whole = self.rows(0, self.shape[0])
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ was cut over several files or is computed, a `Matrix` that hands out rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,21 @@ from llama_ref.errors import BadFile, printable, shown
 from llama_ref.numerics import Matrix
 
 Tensor = np.ndarray | Matrix
+
+
+def changed(tensor: Tensor, change: Callable[[np.ndarray], Tensor]) -> Tensor:
+    """Return a tensor whose stored arrays are had in another way: one, the parts of one, or none.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        An array, or a `Matrix`; one that consists of arrays has a method `over`.
+    change : function of ndarray to Tensor
+        Called for each array, in the order of its rows.
+    """
+    if isinstance(tensor, np.ndarray):
+        return change(tensor)
+    return tensor.over(change) if hasattr(tensor, "over") else tensor
 
 
 class Checkpoint(Mapping[str, Tensor]):

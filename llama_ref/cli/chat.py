@@ -17,12 +17,10 @@ from contextlib import closing
 from typing import Any
 
 from llama_ref import chat
-from llama_ref.cli.terminal import Paint, Progress, print_lines, table, visible
+from llama_ref.cli.model_options import add_model_arguments, load_model
+from llama_ref.cli.terminal import Paint, print_lines, table, visible
 from llama_ref.errors import BadFile, BadRequest, LlamaRefError, printable
-from llama_ref.lineage import LINEAGES
 from llama_ref.llm import LLM
-from llama_ref.loading import load
-from llama_ref.numerics import ACTIVATION_DTYPES
 from llama_ref.sampling import SamplingParams
 from llama_ref.tools import ContentDelta
 from llama_ref.turn import prepare_turn
@@ -55,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repetition-penalty", type=float, default=1.0, metavar="X", help="1, the default, is none"
     )
     add("--seed", type=int, metavar="N", help="which draw; by default another each time")
-    add("--dtype", choices=ACTIVATION_DTYPES, default="float32", help="of the activations")
-    add("--lineage", choices=LINEAGES, help="whose rounding points to follow")
-    add("--widen", action="store_true", help="hold the weights in memory, widened: faster")
+    add_model_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,10 +67,7 @@ def run(options: argparse.Namespace) -> int:
         repetition_penalty=options.repetition_penalty,
         seed=options.seed,
     )
-    with Progress("opening the checkpoint"):
-        model = load(
-            options.path, dtype=options.dtype, lineage=options.lineage, widen=options.widen
-        )
+    model = load_model(options)
     llm, how = LLM(model), {"dialect": options.dialect, "version": options.llama}
     if options.date is not None:
         how["date"] = options.date

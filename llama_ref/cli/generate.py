@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from llama_ref.cli.model_options import PassProgress, add_model_arguments, load_model
 from llama_ref.cli.terminal import Paint, Progress, print_json, read_text, seconds, visible
 from llama_ref.continuation import Token
 from llama_ref.errors import BadRequest
 from llama_ref.generation import generate
-from llama_ref.lineage import LINEAGES
-from llama_ref.loading import load
 from llama_ref.model import Model
-from llama_ref.numerics import ACTIVATION_DTYPES
+from llama_ref.trace import no_watch
 
 DESCRIPTION = "Continue a text with the model of a checkpoint folder. Greedy unless told otherwise."
 EXAMPLE = """\
@@ -59,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="end at this id in place of the checkpoint's own; may be given again",
     )
-    add("--dtype", choices=ACTIVATION_DTYPES, default="float32", help="of the activations")
-    add("--lineage", choices=LINEAGES, help="whose rounding points to follow")
-    add("--widen", action="store_true", help="hold the weights in memory, widened: faster")
+    add_model_arguments(parser)
     add("--ids", action="store_true", help="print the ids of the new tokens in place of text")
     add("--json", action="store_true", help="print one JSON object at the end")
 
@@ -85,10 +82,7 @@ class Outcome:
 def run(options: argparse.Namespace) -> int:
     """Generate, and print as asked."""
     start = time.perf_counter()
-    with Progress("reading the weights" if options.widen else "opening the checkpoint"):
-        model = load(
-            options.path, dtype=options.dtype, lineage=options.lineage, widen=options.widen
-        )
+    model = load_model(options)
     load_seconds = time.perf_counter() - start
     prompt = read_text(options.prompt)
     outcome = Outcome(_prompt_ids(model, prompt))
@@ -134,8 +128,9 @@ def _tokens(model: Model, outcome: Outcome, options: argparse.Namespace) -> Iter
         seed=options.seed,
         **_stops(options.stop_id, model.config.vocab_size),
     )
-    with Progress(f"running the prompt, {len(outcome.prompt_ids):,} tokens"):
-        first = next(tokens)
+    model.watch = PassProgress.of(model)  # of the prompt; later a bar would write over the text
+    first = next(tokens)
+    model.watch = no_watch
     outcome.prefill_seconds = time.perf_counter() - start
     for token in chain([first], tokens):
         outcome.tokens.append(token)

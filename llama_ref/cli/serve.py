@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llama_ref.cli.terminal import Paint, Progress
+from llama_ref.cli.model_options import add_model_arguments, load_model
+from llama_ref.cli.terminal import Paint
 from llama_ref.errors import BadRequest, Unsupported, printable
-from llama_ref.lineage import LINEAGES
 from llama_ref.llm import LLM
-from llama_ref.loading import load
-from llama_ref.numerics import ACTIVATION_DTYPES
 from llama_ref.strict_json import read_json
 
 DESCRIPTION = (
@@ -45,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-waiting", type=int, default=128, metavar="N", help="texts that may wait (128)")
     add("--prefix-mib", type=int, default=256, metavar="N", help="kept of finished texts (256)")
     add("--time-limit", type=float, default=600, metavar="S", help="seconds for a request (600)")
-    add("--dtype", choices=ACTIVATION_DTYPES, default="float32", help="of the activations")
-    add("--lineage", choices=LINEAGES, help="whose rounding points to follow")
-    add("--widen", action="store_true", help="hold the weights in memory, widened: faster")
+    add_model_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,10 +65,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     rules = _rules(options)
     bound = bound_socket(options.host, options.port)
-    with Progress("opening the checkpoint"):
-        model = load(
-            options.path, dtype=options.dtype, lineage=options.lineage, widen=options.widen
-        )
+    model = load_model(options)
     if model.tokenizer is None:
         raise BadRequest("serve", expected="a checkpoint with a tokenizer", found="none")
     llm = LLM(model, max_running=options.max_running, prefix_bytes=options.prefix_mib * 2**20)

@@ -227,12 +227,20 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def _line(self) -> str:
-        elapsed = seconds(time.monotonic() - self._start)
+        elapsed = time.monotonic() - self._start
         if not self.total:
-            return f"{self.what} … {elapsed}"
+            return f"{self.what} … {seconds(elapsed)}"
         share = min(self.done / self.total, 1.0)
         full = round(share * self.BAR)
-        return f"{self.what}  {'█' * full}{'░' * (self.BAR - full)} {share:4.0%}  {elapsed}"
+        times = seconds(elapsed)
+        if 0 < share < 1:
+            times += f", {seconds(elapsed / share - elapsed)} left"
+        bar = f"{self.what}  {'█' * full}{'░' * (self.BAR - full)} {share:4.0%}  {times}"
+        return "  ".join(filter(None, [bar, self.note(elapsed)]))
+
+    def note(self, elapsed: float) -> str:
+        """Return what else there is to say after so many seconds."""
+        return ""
 
 
 def print_lines(lines: Iterable[str], indent: str = "") -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from llama_ref.checkpoint.readahead import let_go
 from llama_ref.checkpoint.safetensors import open_safetensors
 from llama_ref.errors import BadFile, shown
-from llama_ref.files import list_folder, map_bytes
+from llama_ref.files import list_folder
 from llama_ref.golden.cases import Case
 from llama_ref.golden.envelope import MODEL, OP, SHAPE
 from llama_ref.golden.manifest import DUMP, FINGERPRINT, MANIFEST, MANIFEST_LIMIT, Manifest
@@ -34,6 +34,7 @@ from llama_ref.golden.models import ModelSpec
 from llama_ref.golden.sketch import BUCKETS, TOP
 from llama_ref.golden.styles import PRECISIONS
 from llama_ref.golden.taps import axes_of, place_of, shape_of
+from llama_ref.mapped import map_bytes
 from llama_ref.strict_json import read_json
 from llama_ref.trace import tap_names
 

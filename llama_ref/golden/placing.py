@@ -21,8 +21,9 @@ import numpy as np
 from llama_ref.checkpoint.staging import move, writing
 from llama_ref.checkpoint.write import write_safetensors
 from llama_ref.errors import BadRequest, shown
-from llama_ref.files import list_folder, map_bytes
+from llama_ref.files import list_folder
 from llama_ref.golden.manifest import MANIFEST, Manifest
+from llama_ref.mapped import map_bytes
 
 
 def save(manifest: Manifest, staging: Path, stem: str, arrays: dict[str, np.ndarray]) -> None:

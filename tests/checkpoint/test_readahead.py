@@ -8,7 +8,7 @@ import pytest
 
 from llama_ref.checkpoint.pth import open_pth
 from llama_ref.checkpoint.readahead import let_go, scattered_reads
-from llama_ref.files import map_bytes
+from llama_ref.mapped import map_bytes
 from tests.checkpoint.pth_files import write_pth
 
 

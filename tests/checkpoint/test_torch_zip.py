@@ -15,7 +15,7 @@ import pytest
 from llama_ref.checkpoint.pth import open_pth
 from llama_ref.checkpoint.torch_zip import read_members
 from llama_ref.errors import LlamaRefError
-from llama_ref.files import map_bytes
+from llama_ref.mapped import map_bytes
 from tests.checkpoint.pth_files import (
     archive,
     directory_entry,

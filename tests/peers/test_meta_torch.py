@@ -12,7 +12,7 @@ from llama_ref.checkpoint import open_meta
 from llama_ref.checkpoint.pth import check_storages, open_pth
 from llama_ref.checkpoint.torch_zip import read_members
 from llama_ref.errors import BadFile, LlamaRefError, Unsupported
-from llama_ref.files import map_bytes
+from llama_ref.mapped import map_bytes
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 OTHER_DTYPES = [

@@ -22,8 +22,8 @@ import numpy as np
 
 from llama_ref.checkpoint.readahead import let_go
 from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, shown
-from llama_ref.files import map_bytes
 from llama_ref.golden.candidate.stored import AXES_LIMIT, TENSORS_LIMIT, StoredTensor
+from llama_ref.mapped import map_bytes
 
 READ_LIMIT = 16 * 2**20
 """Bytes read at once: as long as the archive's directory may be."""

@@ -28,8 +28,9 @@ import numpy as np
 
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.errors import BadFile, LimitExceeded, is_whole, shown
-from llama_ref.files import map_bytes, open_regular
+from llama_ref.files import open_regular
 from llama_ref.golden.candidate.stored import AXES_LIMIT, TENSORS_LIMIT, StoredTensor
+from llama_ref.mapped import map_bytes
 from llama_ref.strict_json import read_json
 
 DESCRIPTION_LIMIT = 64 * 2**20
