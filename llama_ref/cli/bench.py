@@ -24,8 +24,9 @@ from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
 from llama_ref.bench.packed import Packed, measure_packed
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
+from llama_ref.bench.streaming import measure_streaming
 from llama_ref.checkpoint import synthetic, write_hf
-from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, table
+from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, size, table
 from llama_ref.config import Config, preset, to_hf_dict
 from llama_ref.errors import BadRequest
 from llama_ref.loading import open_checkpoint
@@ -41,6 +42,7 @@ EXAMPLE = """\
 
 WHAT = Turn._fields  # prefill, decode
 MOST_PACKED = 256
+STREAM_PROMPT = 16
 PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 
 
@@ -63,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--packed", default="", help="decode that many requests at once too, as in 8,16"
+    )
+    parser.add_argument(
+        "--stream", metavar="SIZE", help="also read the files cold, with that much memory: 2GB"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -100,6 +105,10 @@ def run(options: argparse.Namespace) -> int:
                 how = {"n_decode": options.decode, "rounds": options.rounds}
                 packed = measure_packed(folder, sizes, threads=options.threads, **how)
             extra["packed"] = [size._asdict() for size in packed]
+        if options.stream:
+            with Progress("reading files that are not in memory"):
+                how = {"n_prompt": STREAM_PROMPT, "rounds": options.rounds}
+                extra["stream"] = measure_streaming(folder, options.stream, **how)._asdict()
     figures = _figures(config, startup, turns, options) | extra
     if options.json:
         print_json(figures)
@@ -110,12 +119,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _sizes(words: str) -> list[int]:
     """Return the numbers of requests to pack."""
-    sizes = [word.strip() for word in words.split(",") if word.strip()]
-    for size in sizes:
-        if not size.isdecimal() or not 1 <= int(size) <= MOST_PACKED:
+    numbers = [word.strip() for word in words.split(",") if word.strip()]
+    for number in numbers:
+        if not number.isdecimal() or not 1 <= int(number) <= MOST_PACKED:
             expected = f"numbers from 1 to {MOST_PACKED}, with commas"
-            raise BadRequest("--packed", expected=expected, found=size)
-    return [int(size) for size in sizes]
+            raise BadRequest("--packed", expected=expected, found=number)
+    return [int(number) for number in numbers]
 
 
 def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
@@ -190,6 +199,10 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
         megabytes = figures["encoding"]["bytes_per_second"] / 1e6
         share = figures["encoding"]["ratio_to_tiktoken"]
         rows.append(("encode", f"{megabytes:.1f} MB/s, {share:.2f} of bare tiktoken"))
+    if "stream" in figures:
+        speed, share, peak = figures["stream"].values()
+        said = f"{speed / 1e9:.2f} GB/s cold in {size(peak)}, {share:.2f} of plain reading"
+        rows.append(("stream", said))
     print_lines(table(rows, "<<"), indent="  ")
     print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
     speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]
@@ -206,8 +219,8 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
         )
 
 
-def _packed_row(size: Packed) -> tuple[str, ...]:
-    return str(size.n_requests), f"{size.tokens_per_second:.1f}", f"{size.ratio_to_one:.2f} of one"
+def _packed_row(row: Packed) -> tuple[str, ...]:
+    return str(row.n_requests), f"{row.tokens_per_second:.1f}", f"{row.ratio_to_one:.2f} of one"
 
 
 def _row(

@@ -49,6 +49,18 @@ def test_packed_requests_are_measured_beside_one_alone(folder, capsys):
     assert "many" in capsys.readouterr().err
 
 
+def test_streaming_is_measured_beside_plain_reading(folder, capsys):
+    """A cold pass within a budget has its speed, its ratio to reading alone, and its memory."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]
+    assert main(["bench", str(folder), "--stream", "100MB", *words, "--json"]) == 0
+    stream = json.loads(capsys.readouterr().out)["stream"]
+    assert stream["bytes_per_second"] > 0
+    assert stream["ratio_to_plain"] > 0
+    assert 1e7 < stream["peak_bytes"] < 1e9
+    assert main(["bench", str(folder), "--stream", "little", *words]) == 2
+    assert "memory" in capsys.readouterr().err
+
+
 @pytest.mark.real
 def test_encoding_is_measured_beside_the_bare_engine(folder, capsys, llama3_ranks_file):
     """With a tokenizer, its speed and its ratio to tiktoken's are among the figures."""
