@@ -36,12 +36,12 @@ def llama_ref(path: Path, threads: int) -> tuple[int, Callable[[], Step]]:
 
 
 def transformers(path: Path, threads: int) -> tuple[int, Callable[[], Step]]:
-    """Return the same for transformers on the CPU, in float32."""
+    """Return the same for transformers on the CPU, in the dtype of the checkpoint."""
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, DynamicCache  # noqa: PLC0415
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
 
     def start() -> Step:
         cache = DynamicCache(config=model.config)

@@ -45,7 +45,7 @@ def machine(path: Path, threads: int) -> tuple[int, Callable[[], Callable[[list[
     return 2, lambda: step
 
 
-def limits(config: Config, n_prompt: int) -> dict[str, float]:
+def limits(config: Config, n_prompt: int, itemsize: int = 4) -> dict[str, float]:
     """Return the limits in tokens per second for each unit of the contestant `machine`.
 
     Parameters
@@ -53,6 +53,8 @@ def limits(config: Config, n_prompt: int) -> dict[str, float]:
     config : Config
     n_prompt : int
         Tokens of the prompt; of the output head only the last one needs a row.
+    itemsize : int
+        Bytes of a stored weight. (Arithmetic in float32 is what the prompt is measured by.)
 
     Returns
     -------
@@ -63,5 +65,5 @@ def limits(config: Config, n_prompt: int) -> dict[str, float]:
     prompt_flops = n_prompt * (config.flops_per_token(n_prompt // 2) - head) + head
     return {
         "prefill": PRODUCT_FLOPS / prompt_flops,
-        "decode": READ_BYTES / (4 * config.n_matrix_params),
+        "decode": READ_BYTES / (itemsize * config.n_matrix_params),
     }

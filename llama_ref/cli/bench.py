@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
@@ -30,9 +32,11 @@ from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, siz
 from llama_ref.config import Config, preset, to_hf_dict
 from llama_ref.errors import BadRequest
 from llama_ref.loading import open_checkpoint
+from llama_ref.names import OUTER_NAMES
+from llama_ref.numerics import dtype_named, round_to
 
 DESCRIPTION = (
-    "Measure import, opening, prompt and decoding in float32: as tokens per second, as a fraction\n"
+    "Measure import, opening, prompt and decoding: as tokens per second, as a fraction\n"
     "of the machine's limit, and with --peers against transformers and llama.cpp, turn by turn.\n"
     "Without a path a random checkpoint of the shape of Llama 3.2 1B is written first (5 GB)."
 )
@@ -49,6 +53,12 @@ PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("path", nargs="?", type=Path, help="a checkpoint folder of your own")
+    parser.add_argument(
+        "--stored",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="dtype of the random checkpoint, in which transformers runs too (%(default)s)",
+    )
     parser.add_argument("--layers", type=int, help="shorten the random checkpoint to this many")
     parser.add_argument("--keep", type=Path, help="folder to write it to, and to find it in again")
     parser.add_argument(
@@ -78,18 +88,15 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
-    sizes = _sizes(options.packed)
-    with Progress("computing weights"):
-        extra: dict[str, Any] = {"formula": measure_formula(options.rounds)._asdict()}
-    if options.tokenizer:
-        with Progress("encoding"):
-            extra["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
+    _sizes(options.packed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
         entries = dict.fromkeys(["llama_ref", "machine", *peers], folder)
         if "llama.cpp" in entries:
             entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
-        _, config = open_checkpoint(folder)
+        checkpoint, config = open_checkpoint(folder)
+        stored = checkpoint[OUTER_NAMES[checkpoint.layout]["embedding_VD"]].dtype
+        del checkpoint
         with Progress("measuring the start"):
             startup = measure_startup(folder, options.rounds)
         with Progress("racing"):
@@ -100,21 +107,34 @@ def run(options: argparse.Namespace) -> int:
                 rounds=options.rounds,
                 threads=options.threads,
             )
-        if sizes:
-            with Progress("packing requests"):
-                how = {"n_decode": options.decode, "rounds": options.rounds}
-                packed = measure_packed(folder, sizes, threads=options.threads, **how)
-            extra["packed"] = [size._asdict() for size in packed]
-        if options.stream:
-            with Progress("reading files that are not in memory"):
-                how = {"n_prompt": STREAM_PROMPT, "rounds": options.rounds}
-                extra["stream"] = measure_streaming(folder, options.stream, **how)._asdict()
-    figures = _figures(config, startup, turns, options) | extra
+        extra = _extra(folder, options)
+    figures = _figures(config, stored, startup, turns, options) | extra
     if options.json:
         print_json(figures)
     else:
         _print(config, figures, options)
     return 0
+
+
+def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what else was asked for."""
+    extra: dict[str, Any] = {}
+    with Progress("computing weights"):
+        extra["formula"] = measure_formula(options.rounds)._asdict()
+    if options.tokenizer:
+        with Progress("encoding"):
+            extra["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
+    if options.packed:
+        with Progress("packing requests"):
+            how = {"n_decode": options.decode, "rounds": options.rounds}
+            sizes = _sizes(options.packed)
+            packed = measure_packed(folder, sizes, threads=options.threads, **how)
+        extra["packed"] = [size._asdict() for size in packed]
+    if options.stream:
+        with Progress("reading files that are not in memory"):
+            how = {"n_prompt": STREAM_PROMPT, "rounds": options.rounds}
+            extra["stream"] = measure_streaming(folder, options.stream, **how)._asdict()
+    return extra
 
 
 def _sizes(words: str) -> list[int]:
@@ -132,10 +152,13 @@ def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
     config = preset("llama-3.2-1b")
     if options.layers:
         config = replace(config, n_layers=options.layers)
-    target = folder / f"hf-{config.n_layers}-layers"
+    kind = "" if options.stored == "float32" else f"-{options.stored}"
+    target = folder / f"hf-{config.n_layers}-layers{kind}"
+    dtype = dtype_named(options.stored)
     if not (target / "config.json").exists():
         with Progress("writing a random checkpoint"):
-            write_hf(target, to_hf_dict(config), synthetic.checkpoint(config))
+            tensors = ((name, round_to(w, dtype)) for name, w in synthetic.checkpoint(config))
+            write_hf(target, to_hf_dict(config), tensors)
     return target
 
 
@@ -148,13 +171,18 @@ def _gguf(folder: Path, where: Path) -> Path:
 
 
 def _figures(
-    config: Config, startup: Startup, turns: dict[str, list[Turn]], options: argparse.Namespace
+    config: Config,
+    stored: np.dtype,
+    startup: Startup,
+    turns: dict[str, list[Turn]],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return everything measured; a fraction and a ratio are medians over the turns."""
     machine, ours = turns.pop("machine"), turns["llama_ref"]
-    factors = limits(config, options.prompt)
+    factors = limits(config, options.prompt, stored.itemsize)
     bounds = [Turn(*(factors[what] * getattr(turn, what) for what in WHAT)) for turn in machine]
     return {
+        "stored": str(stored),
         "startup": startup._asdict(),
         "threads": options.threads,
         "flops_per_second": PRODUCT_FLOPS * median(t.prefill for t in machine) / options.prompt,
@@ -177,15 +205,33 @@ def _medians(turns: list[Turn]) -> dict[str, float]:
 
 
 def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    paint = Paint(sys.stdout)
-    startup = figures["startup"]
-    print(paint("bold", f"{config.n_params:,} parameters, float32, {options.threads} threads"))
+    paint, stored = Paint(sys.stdout), figures["stored"]
+    print(paint("bold", f"{config.n_params:,} parameters, {stored}, {options.threads} threads"))
+    print_lines(table(_machine_rows(config, figures), "<<"), indent="  ")
+    print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
+    speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]
+    for name, speed in figures["tokens_per_second"].items():
+        speeds.append(_row(name, speed, figures["fraction_of_limit"][name]))
+    speeds.append(_row("limit", figures["limit_tokens_per_second"], {}))
+    for name, ratios in figures["ratio_to"].items():
+        speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
+    print_lines(table(speeds, "<>>>>"), indent="  ")
+    if "packed" in figures:
+        print("\n" + paint("bold", "tokens/s: requests decoded at once"))
+        print_lines(
+            table([_packed_row(Packed(**row)) for row in figures["packed"]], ">>>"), indent="  "
+        )
+
+
+def _machine_rows(config: Config, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what there is to say beside tokens per second."""
+    startup, stored = figures["startup"], figures["stored"]
     rows = [
         ("import", f"{1e3 * startup['import_seconds']:.0f} ms beyond NumPy"),
         (
             "open",
             f"{1e3 * startup['open_seconds']:.0f} ms, {startup['open_bytes'] / 1e6:.1f} MB "
-            f"of memory for {4 * config.n_params / 1e9:.1f} GB",
+            f"of memory for {dtype_named(stored).itemsize * config.n_params / 1e9:.1f} GB",
         ),
         (
             "machine",
@@ -203,20 +249,7 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
         speed, share, peak = figures["stream"].values()
         said = f"{speed / 1e9:.2f} GB/s cold in {size(peak)}, {share:.2f} of plain reading"
         rows.append(("stream", said))
-    print_lines(table(rows, "<<"), indent="  ")
-    print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
-    speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]
-    for name, speed in figures["tokens_per_second"].items():
-        speeds.append(_row(name, speed, figures["fraction_of_limit"][name]))
-    speeds.append(_row("limit", figures["limit_tokens_per_second"], {}))
-    for name, ratios in figures["ratio_to"].items():
-        speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
-    print_lines(table(speeds, "<>>>>"), indent="  ")
-    if "packed" in figures:
-        print("\n" + paint("bold", "tokens/s: requests decoded at once"))
-        print_lines(
-            table([_packed_row(Packed(**row)) for row in figures["packed"]], ">>>"), indent="  "
-        )
+    return rows
 
 
 def _packed_row(row: Packed) -> tuple[str, ...]:
