@@ -2,6 +2,7 @@
 
     config.json + *.safetensors              HF layout       lineage "hf"
     params.json + consolidated.NN.pth        Meta layout     lineage "meta"
+    a file in .gguf                          llama.cpp's     lineage "meta"
     synthetic:llama-3.1-8b?seed=0            no folder       lineage "hf"
 
 Everything is opened before anything is read: the blueprint, the inventory of tensors checked
@@ -17,6 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from llama_ref import checkpoint as layouts  # whose readers arrive when one is called
+from llama_ref.checkpoint.gguf import checkpoint_of
+from llama_ref.checkpoint.gguf_blueprint import blueprint_of
+from llama_ref.checkpoint.gguf_header import is_gguf, read_gguf_header
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.stored import Checkpoint
@@ -30,6 +34,7 @@ from llama_ref.model import Model
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from llama_ref.tokenizer.gguf_vocabulary import has_vocabulary
 from llama_ref.weights import assemble, streamed, widened
 
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]i?B|B)")
@@ -39,6 +44,8 @@ UNITS = {"B": 1} | {
     for i, base in (("", 1000), ("i", 1024))
 }
 LEAST_MEMORY = 10**8
+LINEAGE = {"hf": "hf", "meta": "meta", "gguf": "meta"}
+"""Whose rounding points a layout follows; llama.cpp, in float32 throughout, is near either."""
 
 
 def load(
@@ -56,9 +63,10 @@ def load(
     Parameters
     ----------
     path : path-like
-        A folder in the HF or the Meta layout. Do not rewrite its files while the model is in use:
-        the map shows the file as it is, not as it was. Or `synthetic:` and the name of a published
-        blueprint, for weights by formula: `synthetic:llama-3.1-8b?seed=0&n_layers=4`.
+        A folder in the HF or the Meta layout, or a GGUF file. Do not rewrite its files while the
+        model is in use: the map shows the file as it is, not as it was. Or `synthetic:` and the
+        name of a published blueprint, for weights by formula:
+        `synthetic:llama-3.1-8b?seed=0&n_layers=4`.
     dtype : {"float32", "float64", "bfloat16", "float16"}
         Of the activations, and so the precision of the computation, whatever the files store.
     lineage : {"meta", "hf"}, optional
@@ -101,7 +109,7 @@ def load(
     if n_bytes is not None:
         stream = Stream(n_bytes, MappedRange if mmap else ReadRange)
         weights = streamed(weights, stream, mapped=mmap)
-    rounding = rounding or lineage_named(checkpoint.layout)
+    rounding = rounding or lineage_named(LINEAGE[checkpoint.layout])
     return Model(config, weights, rounding, activation_dtype, text)
 
 
@@ -120,7 +128,7 @@ def _memory_limit(memory: int | str | None, mmap: bool, widen: bool) -> int | No
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
-    """Open a checkpoint folder of either layout: its tensors by stored name, and its blueprint.
+    """Open a checkpoint of any layout: its tensors by stored name, and its blueprint.
 
     A path that begins with `synthetic:` is no folder: see `checkpoint.synthetic_model`.
 
@@ -137,6 +145,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
     if is_synthetic(path):
         return open_synthetic_path(path)
     folder = Path(path)
+    if is_gguf(folder):
+        header = read_gguf_header(folder)
+        checkpoint = checkpoint_of(header, folder)
+        return checkpoint, blueprint_of(header, checkpoint, folder)
     names = list_folder(folder)
     has_pth = any(name.endswith(".pth") for name in names)
     has_safetensors = any(name.endswith(".safetensors") for name in names)
@@ -155,8 +167,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
 
 
 def _tokenizer_of(folder: Path, config: Config) -> Tokenizer | None:
-    """Load the tokenizer that lies beside the weights, if one does."""
-    if not any(name in TOKENIZER_FILES for name in list_folder(folder)):
+    """Load the tokenizer that lies beside the weights, or with them in a file, if one does."""
+    if is_gguf(folder):
+        if not has_vocabulary(read_gguf_header(folder).entries):
+            return None
+    elif not any(name in TOKENIZER_FILES for name in list_folder(folder)):
         return None
     try:
         return load_tokenizer(folder, vocab_size=config.vocab_size)

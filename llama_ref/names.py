@@ -1,9 +1,10 @@
-"""What every tensor is called, in each of the two layouts, and what shape it has.
+"""What every tensor is called, in each of the three layouts, and what shape it has.
 
 The suffix of a role is its shape: `w_gate_FD` has F rows and D columns. One table says what files
 call it; the sizes come from the blueprint.
 
-Source of the names: convert_llama_weights_to_hf.py in huggingface/transformers.
+Source of the names: convert_llama_weights_to_hf.py in huggingface/transformers; the tensor map of
+the package gguf.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ LAYER_NAMES = {
         "w_up_FD": "layers.{}.feed_forward.w3.weight",
         "w_down_DF": "layers.{}.feed_forward.w2.weight",
     },
+    "gguf": {
+        "attn_gain_D": "blk.{}.attn_norm.weight",
+        "w_query_AD": "blk.{}.attn_q.weight",
+        "w_key_BD": "blk.{}.attn_k.weight",
+        "w_value_BD": "blk.{}.attn_v.weight",
+        "w_out_DA": "blk.{}.attn_output.weight",
+        "ffn_gain_D": "blk.{}.ffn_norm.weight",
+        "w_gate_FD": "blk.{}.ffn_gate.weight",
+        "w_up_FD": "blk.{}.ffn_up.weight",
+        "w_down_DF": "blk.{}.ffn_down.weight",
+    },
 }
 OUTER_NAMES = {
     "hf": {
@@ -43,6 +55,11 @@ OUTER_NAMES = {
     "meta": {
         "embedding_VD": "tok_embeddings.weight",
         "final_gain_D": "norm.weight",
+        "w_head_VD": "output.weight",
+    },
+    "gguf": {
+        "embedding_VD": "token_embd.weight",
+        "final_gain_D": "output_norm.weight",
         "w_head_VD": "output.weight",
     },
 }

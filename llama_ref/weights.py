@@ -28,8 +28,8 @@ FLOATS = set(ACTIVATION_DTYPES.values())
 NUMBERS_PER_SCAN = 2**24
 """Numbers of a tensor looked at together: what is computed of them takes some ten megabytes."""
 
-PAIRING = {"hf": "half_split", "meta": "interleaved"}
-RECOMPUTED = ("rotary_emb.inv_freq", "rope.freqs")
+PAIRING = {"hf": "half_split", "meta": "interleaved", "gguf": "interleaved"}
+RECOMPUTED = ("rotary_emb.inv_freq", "rope.freqs", "rope_freqs.weight")
 """Tables some files carry and every program computes for itself; never read."""
 
 
@@ -58,7 +58,7 @@ class Weights:
         One and the same object where embeddings are tied.
     layers : tuple of Layer
     final_gain_D : ndarray of shape (D,)
-    layout : {"hf", "meta"}
+    layout : {"hf", "meta", "gguf"}
         Whose names the file uses.
     pairing : {"half_split", "interleaved"}
         Which channels of a stored query or key head RoPE turns together.

@@ -8,6 +8,7 @@ streams.py        a checkpoint as tensors of the layout wanted, some rows at a t
 hf_folder.py      config.json and *.safetensors
 meta_folder.py    params.json and consolidated.00.pth
                   state_dict.py its pickle, torch_archive.py its archive
+gguf_file.py      one file for llama.cpp
 raw_folder.py     config.json, index.json and a file of bare numbers for each tensor
 new_folder.py     a folder is written whole or not at all
 

@@ -22,6 +22,7 @@ from llama_ref.errors import LlamaRefError, printable
 from llama_ref.loading import open_checkpoint
 from llama_ref.numerics import BFLOAT16, dtype_named
 from weights_tools import validate_golden
+from weights_tools.gguf_file import write_gguf_file
 from weights_tools.hf_folder import write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
 from weights_tools.raw_folder import write_raw_folder
@@ -30,6 +31,7 @@ from weights_tools.streams import streams
 FORMATS = {
     "hf": (write_hf_folder, "hf"),
     "meta": (write_meta_folder, "meta"),
+    "gguf": (write_gguf_file, "gguf"),
     "raw": (write_raw_folder, "hf"),
 }
 """By name: how it is written, and whose names and order of rows it has."""
@@ -40,12 +42,14 @@ EXAMPLE = """\
 formats:
   hf      config.json and *.safetensors
   meta    params.json and consolidated.00.pth, query and key rows in Meta's order
+  gguf    one file for llama.cpp, without a vocabulary; OUT ends in .gguf
   raw     a file of bare numbers for each tensor, and index.json
 
 example:
   python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
   python -m weights_tools synthetic llama-3.1-8b OUT --n-layers 4 --seed 7
   python -m weights_tools convert path/to/checkpoint OUT --format meta
+  python -m weights_tools convert path/to/checkpoint OUT.gguf --format gguf
   python -m weights_tools validate --device cuda"""
 
 
@@ -94,9 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     formula.add_argument("--n-layers", type=int, metavar="N", help="shorten the model")
     formula.add_argument("--variant", choices=VARIANTS, default="plain")
     other = verbs.add_parser("convert", help="the weights of another checkpoint")
-    other.add_argument("source", metavar="PATH", help="folder in the HF or the Meta layout")
+    other.add_argument(
+        "source", metavar="PATH", help="folder in the HF or the Meta layout, or GGUF"
+    )
     for verb in (formula, other):
-        verb.add_argument("out", type=Path, metavar="OUT", help="folder; made if need be")
+        verb.add_argument("out", type=Path, metavar="OUT", help="folder, or file in .gguf")
         verb.add_argument("--format", choices=FORMATS, default="hf", help="of the files (hf)")
         default = "bfloat16" if verb is formula else "as stored"
         verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")

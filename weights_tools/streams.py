@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llama_ref.checkpoint.gguf_blueprint import FACTORS
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.config import Config
-from llama_ref.names import LAYER_NAMES, expected_shapes
+from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
 from llama_ref.numerics import round_to, rows_of
-from llama_ref.weights import assemble, row_blocks
+from llama_ref.weights import PAIRING, assemble, row_blocks
 
 ROTATED = {
     LAYER_NAMES[layout][field].rpartition("{}")[2]
@@ -80,7 +81,7 @@ def streams(
     checkpoint : Checkpoint
     config : Config
         Its blueprint.
-    layout : {"hf", "meta"}
+    layout : {"hf", "meta", "gguf"}
         Whose names, and whose order of the query and key rows.
     dtype : dtype, optional
         Of the numbers, rounded to nearest; by default that of each tensor.
@@ -93,14 +94,31 @@ def streams(
     assemble(checkpoint, config)
     sources = expected_shapes(config, checkpoint.layout)
     targets = expected_shapes(config, layout)
+    is_reordered = PAIRING[checkpoint.layout] != PAIRING[layout]
+    vectors = _dtype_of_vectors(checkpoint) if dtype is None else None
     result = []
     for source, (name, shape) in zip(sources, targets.items(), strict=True):
         tensor = checkpoint[source]
-        wanted = (tensor.dtype if dtype is None else dtype).newbyteorder("<")
-        is_moved = checkpoint.layout != layout and name.endswith(tuple(ROTATED))
+        own = vectors if vectors is not None and len(shape) == 1 else tensor.dtype
+        wanted = (own if dtype is None else dtype).newbyteorder("<")
+        is_moved = is_reordered and name.endswith(tuple(ROTATED))
         blocks = _heads(tensor, config.head_dim, layout) if is_moved else _rows(tensor)
         result.append(Stream(name, shape, wanted, _rounded(blocks, wanted)))
     return result
+
+
+def _dtype_of_vectors(checkpoint: Checkpoint) -> np.dtype | None:
+    """Return the dtype of the matrices of a GGUF file, if its float32 vectors are exact in it.
+
+    The format has gains in float32 whatever the model had them in; so they come back as they were.
+    """
+    if checkpoint.layout != "gguf":
+        return None
+    names = [name for name in checkpoint if len(checkpoint[name].shape) == 1]
+    dtype = checkpoint[OUTER_NAMES["gguf"]["embedding_VD"]].dtype
+    vectors = [np.asarray(checkpoint[name]) for name in names if name != FACTORS]
+    is_exact = all(np.array_equal(round_to(v, dtype).astype(v.dtype), v) for v in vectors)
+    return dtype if is_exact else None
 
 
 def reordered_rows(head_HD: np.ndarray, layout: str) -> np.ndarray:
@@ -110,7 +128,7 @@ def reordered_rows(head_HD: np.ndarray, layout: str) -> np.ndarray:
     ----------
     head_HD : ndarray of shape (H, D)
         Rows of one head.
-    layout : {"hf", "meta"}
+    layout : {"hf", "meta", "gguf"}
         The order wanted.
 
     Examples
@@ -121,7 +139,7 @@ def reordered_rows(head_HD: np.ndarray, layout: str) -> np.ndarray:
     array([0, 1, 2, 3, 4, 5])
     """
     H, D = head_HD.shape
-    axes = (2, H // 2, D) if layout == "meta" else (H // 2, 2, D)
+    axes = (2, H // 2, D) if PAIRING[layout] == "interleaved" else (H // 2, 2, D)
     return head_HD.reshape(axes).swapaxes(0, 1).reshape(H, D)
 
 

@@ -5,6 +5,8 @@ safetensors.py    one file of the HF layout       hf.py        a folder of them
 pth.py            one file of Meta's layout       meta.py      a folder of them
                   torch_zip.py and zip_directory.py its archive, symbolic_pickle.py,
                   pickle_stack.py and torch_objects.py its pickle, strided.py its tensors
+gguf.py           a file of llama.cpp's      gguf_header.py what it says, strictly
+                  gguf_blueprint.py the model that it says it is
 sharded.py        a matrix cut over files         kv_heads.py  heads that are stored twice
 write.py          an HF folder from tensors       staging.py   whole or not at all
 readahead.py      what of a mapped file is in memory
@@ -19,6 +21,7 @@ from llama_ref.lazy import names_of
 
 _HOMES = {
     "Checkpoint": "llama_ref.checkpoint.stored",
+    "open_gguf": "llama_ref.checkpoint.gguf",
     "open_hf": "llama_ref.checkpoint.hf",
     "open_meta": "llama_ref.checkpoint.meta",
     "open_safetensors": "llama_ref.checkpoint.safetensors",
@@ -36,6 +39,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from llama_ref.checkpoint import synthetic as synthetic
+    from llama_ref.checkpoint.gguf import open_gguf as open_gguf
     from llama_ref.checkpoint.hf import open_hf as open_hf
     from llama_ref.checkpoint.meta import open_meta as open_meta
     from llama_ref.checkpoint.safetensors import open_safetensors as open_safetensors

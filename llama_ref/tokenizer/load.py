@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from llama_ref.checkpoint.gguf_header import is_gguf, read_gguf_header
 from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.files import list_folder, read_bytes
 from llama_ref.tokenizer import rank_file, tokenizer_json
 from llama_ref.tokenizer.base import Tokenizer
+from llama_ref.tokenizer.gguf_vocabulary import tokenizer_of
 from llama_ref.tokenizer.llama3 import Llama3Tokenizer
 from llama_ref.tokenizer.sentencepiece_model import SentencePieceTokenizer
 from llama_ref.tokenizer.special_tokens import NAMINGS
@@ -29,9 +31,9 @@ def load_tokenizer(
     Parameters
     ----------
     path : path-like
-        Meta's tokenizer.model (ranks), Hugging Face's tokenizer.json, or a sentencepiece model;
-        or a folder with one of them. Of two, ``tokenizer.model`` counts and the other is not
-        read: it is the original, from which Hugging Face's tokenizer.json is converted.
+        Meta's tokenizer.model (ranks), Hugging Face's tokenizer.json, a sentencepiece model, or a
+        GGUF file; or a folder with one of the first three. Of two, ``tokenizer.model`` counts and
+        the other is not read: it is the original, from which a tokenizer.json is converted.
     vocab_size : int, optional
         The number of ids that the model has embeddings for: a tokenizer of another size is
         refused.
@@ -81,7 +83,9 @@ def _file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def _read(file: str | os.PathLike[str], naming: str) -> Tokenizer:
-    """Read a file as what it is: JSON by its name, the other two by their content."""
+    """Read a file as what it is: JSON and GGUF by their names, the other two by their content."""
+    if is_gguf(file):
+        return tokenizer_of(read_gguf_header(file).entries, file=file)
     is_json = Path(file).suffix == ".json"
     limit = tokenizer_json.MAX_FILE_BYTES if is_json else rank_file.MAX_FILE_BYTES
     data = read_bytes(file, limit=limit)

@@ -111,7 +111,7 @@ def parse_tokenizer_json(data: bytes, *, file: Path) -> Vocabulary:
     _check_pre_tokenizer(tokenizer.get("pre_tokenizer"), file)
     if _object(tokenizer.get("decoder"), "decoder", file).get("type") != "ByteLevel":
         raise _unsupported("decoder", "ByteLevel", tokenizer["decoder"], file)
-    tokens = _read_vocab(model.get("vocab"), file)
+    tokens = read_vocab(model.get("vocab"), file)
     ranks = {token: token_id for token_id, token in enumerate(tokens.values())}
     check_merges(model.get("merges"), tokens, ranks, file=file)
     names = _read_added_tokens(tokenizer.get("added_tokens"), model["vocab"], file)
@@ -174,7 +174,7 @@ def _check_pre_tokenizer(found: Any, file: Path) -> None:
         raise _unsupported("pre_tokenizer", "Llama 3's split rule, then ByteLevel", found, file)
 
 
-def _read_vocab(vocab: Any, file: Path) -> dict[str, bytes]:
+def read_vocab(vocab: Any, file: Path) -> dict[str, bytes]:
     """Return every token as written and its bytes, in the order of ids, which are 0 to n - 1."""
     tokens: dict[int, str] = {}
     stated = _object(vocab, "model.vocab", file)

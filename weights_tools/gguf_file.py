@@ -1,0 +1,155 @@
+"""One file in GGUF, llama.cpp's format: the blueprint as entries, then the tensors.
+
+Query and key rows are interleaved, the gains of norms are float32, and RoPE's scaling is a factor
+for each pair of channels, `rope_freqs.weight`. No vocabulary is written: llama.cpp runs such a file
+on token ids.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from llama_ref.checkpoint.gguf_blueprint import END_KEYS, FACTORS, FIELDS, factors_of
+from llama_ref.checkpoint.gguf_header import MAGIC, STORAGE
+from llama_ref.checkpoint.staging import move, staging_folder, writing
+from llama_ref.config import Config
+from llama_ref.errors import BadFile, BadRequest, Unsupported
+from llama_ref.numerics import BFLOAT16
+from weights_tools.streams import Stream
+
+ALIGNMENT, VERSION = 32, 3
+CODES = {storage.name: code for code, storage in STORAGE.items()}
+TYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", BFLOAT16: "BF16"}
+U32, F32, STRING = 4, 6, 8
+BLOCKS = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size")
+
+
+def write_gguf_file(
+    path: Path, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+) -> None:
+    """Write a checkpoint that llama.cpp and `lr.load` open.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in .gguf; nothing stands there yet.
+    config : Config
+    tensors : sequence of Stream
+        With names and rows of layout "gguf".
+    advance : function of int
+        Told the bytes of each block as it is written.
+
+    Raises
+    ------
+    BadRequest
+        If something stands there, or the path does not end in .gguf.
+    Unsupported
+        If the file cannot state the blueprint.
+    BadFile
+        If it cannot be written.
+    """
+    if path.suffix != ".gguf":
+        raise BadRequest("file to write", expected="a name that ends in .gguf", found=path.name)
+    if path.exists():
+        raise BadRequest("file to write", expected="nothing there", found="a file", file=path)
+    written = _as_stored(config, tensors)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(path.parent) as staging:
+        try:
+            with (staging / path.name).open("wb") as file:
+                _write(file, config, written, advance)
+        except OSError as error:
+            raise BadFile("cannot be written", found=error.strerror, file=path) from None
+        move(staging / path.name, path)
+
+
+def _as_stored(config: Config, tensors: Sequence[Stream]) -> list[Stream]:
+    """Return the tensors as the format has them: vectors in float32, and the factors of RoPE."""
+    streams = [_widened(stream) if len(stream.shape) == 1 else stream for stream in tensors]
+    for stream in streams:
+        if stream.dtype not in TYPES:
+            expected = "float32, float16 or bfloat16"
+            raise Unsupported(f"tensor {stream.name}", expected=expected, found=stream.dtype)
+    if config.rope_scaling is None:
+        return streams
+    factor_P = factors_of(config.rope_scaling, config.head_dim, config.rope_theta)
+    narrow_P = factor_P.astype("<f4")
+    factors = Stream(FACTORS, narrow_P.shape, narrow_P.dtype, lambda: iter([narrow_P]))
+    return [streams[0], factors, *streams[1:]]
+
+
+def _widened(stream: Stream) -> Stream:
+    dtype = np.dtype("<f4")
+    return replace(
+        stream, dtype=dtype, blocks=lambda: (block.astype(dtype) for block in stream.blocks())
+    )
+
+
+def _write(
+    file: BinaryIO, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+) -> None:
+    entries = _entries(config)
+    file.write(struct.pack("<4sIQQ", MAGIC, VERSION, len(tensors), len(entries)))
+    for key, value in entries.items():
+        file.write(_text(key) + _value(value))
+    offset = 0
+    for stream in tensors:
+        axes = stream.shape[::-1]
+        code = CODES[TYPES[stream.dtype]]
+        file.write(_text(stream.name) + struct.pack("<I", len(axes)))
+        file.write(struct.pack(f"<{len(axes)}QIQ", *axes, code, offset))
+        offset += stream.n_bytes + -stream.n_bytes % ALIGNMENT
+    for stream in tensors:
+        file.write(bytes(-file.tell() % ALIGNMENT))
+        for block in stream.blocks():
+            file.write(np.ascontiguousarray(block).view(np.uint8).data)
+            advance(block.nbytes)
+    file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _entries(config: Config) -> dict[str, Any]:
+    """Return what the file says of the model."""
+    numbers: dict[str, Any] = {FIELDS[name]: getattr(config, name) for name in BLOCKS}
+    numbers |= {
+        FIELDS["context_length"]: config.context_length,
+        FIELDS["norm_eps"]: float(config.norm_eps),
+        FIELDS["rope_theta"]: float(config.rope_theta),
+        "llama.attention.value_length": config.head_dim,
+        "llama.rope.dimension_count": config.head_dim,
+    }
+    if len(config.eos_ids) > len(END_KEYS):
+        expected = f"at most {len(END_KEYS)}"
+        raise Unsupported("eos_ids in GGUF", expected=expected, found=len(config.eos_ids))
+    numbers |= dict(zip(END_KEYS, config.eos_ids, strict=False))
+    if config.bos_id is not None:
+        numbers[FIELDS["bos_id"]] = config.bos_id
+    name = {"general.name": config.name} if config.name else {}
+    return {
+        "general.architecture": "llama",
+        **name,
+        "tokenizer.ggml.model": "no_vocab",
+        **numbers,
+    }
+
+
+def _value(value: str | float | int) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _text(value)
+    if isinstance(value, float):
+        if not math.isclose(float(str(np.float32(value))), value, rel_tol=1e-12):
+            raise Unsupported("a number in GGUF", expected="one float32 can hold", found=value)
+        return struct.pack("<If", F32, value)
+    return struct.pack("<II", U32, value)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
