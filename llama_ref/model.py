@@ -190,7 +190,8 @@ class Model:
         self.weights.check_files()
         packed = pack(self.config, self, ids, caches, positions)
         rows_R, kept = packed.last_rows(last)
-        threads = nullcontext() if self._blas_multiplies else single_threaded_blas()
+        is_for_blas = self._blas_multiplies and len(packed.ids_T) == 1
+        threads = nullcontext() if is_for_blas else single_threaded_blas()
         bar = self.watch(self.config.n_layers + 1)
         with np.errstate(all="ignore"), threads, bar as progress:  # non-finite numbers are found
             hidden_TD = self._embed(packed, tap)

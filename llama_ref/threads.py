@@ -40,6 +40,11 @@ def thread_count() -> int:
         return _State.n_threads if _State.holders else _blas_threads()
 
 
+def blas_has_threads() -> bool:
+    """Whether nobody holds BLAS to one thread at present."""
+    return not _State.holders
+
+
 @contextmanager
 def single_threaded_blas() -> Iterator[int]:
     """Hold BLAS to the thread that calls it; yield the threads it had, which are the caller's now.

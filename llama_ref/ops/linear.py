@@ -3,9 +3,12 @@
     y[t, f] = sum_d x[t, d] * weight[f, d]             weight is stored [out, in], as torch does
 
 Here the time goes: all but a few percent of a forward pass is this one function, and the
-weights outweigh everything else in memory. A matrix already in the dtype of the arithmetic goes to
-BLAS as it is, straight from the mapped file. Any other is widened a block of rows at a time into
-a small buffer, one for each thread, so a bfloat16 checkpoint is never held in float32.
+weights outweigh everything else in memory. Three cases:
+
+    one token, W in the dtype of the arithmetic     BLAS reads it, straight from the mapped file
+    more tokens                                     each thread multiplies with some rows of W
+    W in another dtype, or computed                 each thread widens those rows first, a few at a
+                                                    time; a bfloat16 file is never held in float32
 
 Source: F.linear in torch; ColumnParallelLinear in meta-llama/llama-models, models/llama3/model.py.
 """
@@ -16,24 +19,20 @@ import numpy as np
 
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import Matrix, round_to, rows_of, wide_dtype, widen
-from llama_ref.threads import in_all_threads
+from llama_ref.threads import blas_has_threads, in_all_threads
 
 BLOCK_ELEMENTS = 2**20
 """Weights widened at a time: 4 MiB of float32, small enough to stay in a shared cache."""
 
-FEW_ROWS = 32
-"""Up to here W @ x.T is faster than x @ W.T, since BLAS blocks along the longer side.
+BLOCK_ROWS, WIDE_ROWS = 512, 256
+"""Rows of W multiplied at a time at the most; and, for many rows of x, at the least.
 
-It is faster again in blocks of `BLOCK_ROWS` rows of W: BLAS copies W into an order of its own
-before it multiplies, and of a block the copy is still in the cache when it is used (W of 8192 x
-2048, two cores: 8 rows of x took 6.8 ms whole and 4.8 in blocks, 16 rows 8.6 and 5.5).
+BLAS copies x into an order of its own for each block, so blocks must not be too small for it.
 """
 
-BLOCK_ROWS = 1024
-"""Rows of W multiplied at a time with few rows of x."""
-
-WIDE_ROWS = 256
-"""Rows widened at a time, at the least, for many rows of x: BLAS copies x for each block anew."""
+MANY_TOKENS = 32
+WORTH_A_THREAD = 2**23
+"""Products and sums that take longer than waking a thread does."""
 
 
 def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
@@ -71,46 +70,58 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
             expected="x (T, D) and weight (F, D)",
             found=f"{x_TD.shape} and {weight_FD.shape}",
         )
-    if (
-        isinstance(weight_FD, np.ndarray)
-        and weight_FD.dtype == wide_dtype(x_TD.dtype) == x_TD.dtype
-    ):
-        return _product(x_TD, weight_FD)
-
-    y_TF = np.empty((x_TD.shape[0], weight_FD.shape[0]), x_TD.dtype)
+    T, F = x_TD.shape[0], weight_FD.shape[0]
+    if T == 1 and _is_ready(weight_FD, x_TD.dtype) and blas_has_threads():
+        return (weight_FD @ x_TD[0])[None]
+    y_TF = np.empty((T, F), x_TD.dtype)
     if y_TF.size:  # no token, as in all chunks of a prompt but the last: no weight is read
-        _widened_product(widen(x_TD), weight_FD, out=y_TF)
+        _multiply(widen(x_TD), weight_FD, out=y_TF)
     return y_TF
 
 
-def _product(x_TD: np.ndarray, weight_FD: np.ndarray) -> np.ndarray:
-    """Return x W^T in the order of operands that BLAS runs fastest for this many tokens."""
-    T = x_TD.shape[0]
-    if T == 1:
-        return (weight_FD @ x_TD[0])[None]
-    if T > FEW_ROWS:
-        return x_TD @ weight_FD.T
-    F = weight_FD.shape[0]
-    y_FT = np.empty((F, T), x_TD.dtype)
-    for lo in range(0, F, BLOCK_ROWS):
-        np.matmul(weight_FD[lo : lo + BLOCK_ROWS], x_TD.T, out=y_FT[lo : lo + BLOCK_ROWS])
-    return np.ascontiguousarray(y_FT.T)
+def _is_ready(weight_FD: np.ndarray | Matrix, dtype: np.dtype) -> bool:
+    """Whether BLAS can multiply with the weight as it is."""
+    is_array = isinstance(weight_FD, np.ndarray)
+    return is_array and weight_FD.dtype == wide_dtype(dtype) == dtype
 
 
-def _widened_product(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix, out: np.ndarray) -> None:
-    """Fill `out` with x W^T, rounded to its dtype; each thread widens and multiplies its blocks."""
-    T, (F, D) = x_TD.shape[0], weight_FD.shape
-    n_rows = min(F, max(BLOCK_ELEMENTS // D, WIDE_ROWS if T > FEW_ROWS else 1))
+def _multiply(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix, out: np.ndarray) -> None:
+    """Fill `out` with x W^T, rounded to its dtype; each thread takes the next rows of W.
+
+    W x^T is what is computed: BLAS is faster at it than at x W^T for up to some hundred tokens,
+    and as fast beyond.
+    """
+    F, D = weight_FD.shape
+    n_rows = _block_rows(x_TD.shape[0], F, D, _is_ready(weight_FD, out.dtype))
     starts = iter(range(0, F, n_rows))  # shared: whoever is free takes the next
 
     def work() -> None:
-        buffer_RD = np.empty((n_rows, D), x_TD.dtype)
+        buffer_RD: np.ndarray | None = None
         for lo in starts:
             hi = min(lo + n_rows, F)
-            block_RD = _widened(rows_of(weight_FD, lo, hi), out.dtype, buffer_RD[: hi - lo])
-            out[:, lo:hi] = round_to(_product(x_TD, block_RD), out.dtype)
+            rows_RD = rows_of(weight_FD, lo, hi)
+            if rows_RD.dtype != x_TD.dtype or out.dtype != x_TD.dtype:
+                if buffer_RD is None:
+                    buffer_RD = np.empty((n_rows, D), x_TD.dtype)
+                rows_RD = _widened(rows_RD, out.dtype, buffer_RD[: hi - lo])
+            out[:, lo:hi] = round_to(_product(rows_RD, x_TD), out.dtype)
 
     in_all_threads(work, at_most=-(-F // n_rows))
+
+
+def _block_rows(T: int, F: int, D: int, is_ready: bool) -> int:
+    """Return how many rows of W to multiply at a time, by the shapes alone: bits depend on it."""
+    if T * F * D < WORTH_A_THREAD and F * D <= BLOCK_ELEMENTS:
+        return F
+    if is_ready:
+        return min(BLOCK_ROWS, -(-F // 4))
+    n_rows = max(BLOCK_ELEMENTS // D, WIDE_ROWS if T > MANY_TOKENS else 1)
+    return min(BLOCK_ROWS, n_rows, -(-F // 4))
+
+
+def _product(rows_RD: np.ndarray, x_TD: np.ndarray) -> np.ndarray:
+    """Return x W^T for some rows of W: shape (T, R)."""
+    return (rows_RD @ x_TD[0])[None] if len(x_TD) == 1 else (rows_RD @ x_TD.T).T
 
 
 def _widened(rows_RD: np.ndarray, dtype: np.dtype, buffer_RD: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import ACTIVATION_DTYPES, BFLOAT16, widen
 from llama_ref.ops import linear as linear_file
-from llama_ref.ops.linear import FEW_ROWS, linear
+from llama_ref.ops.linear import MANY_TOKENS, linear
 from tests.goldens.stored import assert_golden, caught, disagreement, op_cases
 from tests.ops.matrix import Rows
 
@@ -66,10 +66,12 @@ def test_every_mistake_has_a_golden():
 
 @pytest.mark.parametrize("dtype", ACTIVATION_DTYPES.values(), ids=str)
 @pytest.mark.parametrize("stored", ACTIVATION_DTYPES.values(), ids=lambda dtype: f"weight {dtype}")
-@pytest.mark.parametrize("n_tokens", [0, 1, 2, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("n_tokens", [0, 1, 2, MANY_TOKENS, MANY_TOKENS + 1])
 def test_every_path_multiplies_by_the_same_weight(n_tokens, stored, dtype, monkeypatch):
     """However many tokens and blocks, array or Matrix: one product, in C order, in x's dtype."""
     monkeypatch.setattr(linear_file, "BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(linear_file, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(linear_file, "WORTH_A_THREAD", 0)
     rng = np.random.default_rng(0)
     x_TD = rng.integers(-3, 4, (n_tokens, 12)).astype(dtype)
     weight_FD = rng.integers(-3, 4, (17, 12)).astype(stored)
@@ -85,6 +87,8 @@ def test_every_path_multiplies_by_the_same_weight(n_tokens, stored, dtype, monke
 def test_a_matrix_is_read_block_by_block(monkeypatch):
     """A Matrix is asked for each row once, a block at a time."""
     monkeypatch.setattr(linear_file, "BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(linear_file, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(linear_file, "WORTH_A_THREAD", 0)
     weight = Rows(np.ones((17, 12), BFLOAT16))
     linear(np.ones((2, 12), np.float32), weight)
     assert sorted(weight.asked) == [(lo, min(lo + 3, 17)) for lo in range(0, 17, 3)]
