@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_ref import checkpoint as layouts  # whose readers arrive when one is called
+from llama_ref.checkpoint.fp8 import with_fp8
 from llama_ref.checkpoint.gguf import checkpoint_of
 from llama_ref.checkpoint.gguf_blueprint import blueprint_of
 from llama_ref.checkpoint.gguf_header import is_gguf, read_gguf_header
@@ -26,7 +27,7 @@ from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.checkpoint.streaming import Stream
 from llama_ref.checkpoint.synthetic_model import is_synthetic, open_synthetic_path
-from llama_ref.config import Config, read_hf_config, read_meta_params
+from llama_ref.config import Config, read_hf_config, read_hf_quantisation, read_meta_params
 from llama_ref.errors import BadFile, BadRequest, Unsupported, is_whole, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
@@ -56,6 +57,7 @@ def load(
     widen: bool = False,
     memory: int | str | None = None,
     mmap: bool = True,
+    quantised_activations: bool = False,
     tokenizer: bool = True,
 ) -> Model:
     """Open a checkpoint folder as a model, memory-mapped.
@@ -81,6 +83,9 @@ def load(
     mmap : bool
         False reads them with plain reads instead of mapping them, with `memory` at 2 GB unless it
         says otherwise: for files that others may write to, which ends a program that maps them.
+    quantised_activations : bool
+        Round what is multiplied with a quantised matrix to the 8 bits that the kernels of such a
+        release multiply in. By default only the weights are quantised.
     tokenizer : bool
         Whether to read the tokenizer. Without it the model runs on ids: for a Llama whose text is
         cut in a way that is not known here.
@@ -101,7 +106,7 @@ def load(
     folder, activation_dtype = Path(path), dtype_named(dtype)
     n_bytes = _memory_limit(memory, mmap, widen)
     rounding = None if lineage is None else lineage_named(lineage)
-    checkpoint, config = open_checkpoint(folder)
+    checkpoint, config = open_checkpoint(folder, quantised_activations=quantised_activations)
     weights = assemble(checkpoint, config)
     text = _tokenizer_of(folder, config) if tokenizer and checkpoint.has_files else None
     if widen:
@@ -127,7 +132,9 @@ def _memory_limit(memory: int | str | None, mmap: bool, widen: bool) -> int | No
     return int(n_bytes)
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
+def open_checkpoint(
+    path: str | os.PathLike[str], *, quantised_activations: bool = False
+) -> tuple[Checkpoint, Config]:
     """Open a checkpoint of any layout: its tensors by stored name, and its blueprint.
 
     A path that begins with `synthetic:` is no folder: see `checkpoint.synthetic_model`.
@@ -157,7 +164,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Checkpoint, Config]:
         config = read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
         return with_distinct_kv_heads(checkpoint, config.n_kv_heads, config.head_dim), config
     if "config.json" in names:
-        return layouts.open_hf(folder), read_hf_config(folder)
+        checkpoint, config = layouts.open_hf(folder), read_hf_config(folder)
+        fp8 = read_hf_quantisation(folder)
+        if fp8:
+            checkpoint = with_fp8(checkpoint, fp8, quantised_activations=quantised_activations)
+        return checkpoint, config
     raise BadFile(
         "checkpoint folder",
         expected="config.json and *.safetensors, or params.json and consolidated.NN.pth",

@@ -21,7 +21,7 @@ import numpy as np
 
 from llama_ref.errors import BadRequest, Unsupported, shown
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+BFLOAT16, FLOAT8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 ACTIVATION_DTYPES: dict[str, np.dtype] = {
     "float64": np.dtype(np.float64),
     "float32": np.dtype(np.float32),
@@ -32,7 +32,12 @@ ACTIVATION_DTYPES: dict[str, np.dtype] = {
 
 @runtime_checkable
 class Matrix(Protocol):
-    """A weight matrix that is not an array: shards side by side, quantised blocks, a formula."""
+    """A weight matrix that is not an array: shards side by side, quantised blocks, a formula.
+
+    One whose rows stand for narrower numbers says so by `is_quantised`: they are not rounded to the
+    dtype of the activations. One that stands behind a change of the activations, to 8 bits say, has
+    a `prepare`: a function that `linear` applies to them, widened, first.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ meta_folder.py    params.json and consolidated.00.pth
                   state_dict.py its pickle, torch_archive.py its archive
 gguf_file.py      one file for llama.cpp
 raw_folder.py     config.json, index.json and a file of bare numbers for each tensor
+quantising.py     matrices in 8 bits
 new_folder.py     a folder is written whole or not at all
 
 validate_golden.py   other implementations, judged by golden bundles

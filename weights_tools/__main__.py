@@ -12,12 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from llama_ref.checkpoint import Checkpoint, open_synthetic
 from llama_ref.checkpoint.synthetic import VARIANTS
 from llama_ref.cli.terminal import Progress, print_json, size
 from llama_ref.config import Config, preset
+from llama_ref.config.quantisation import as_released
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.loading import open_checkpoint
 from llama_ref.numerics import BFLOAT16, dtype_named
@@ -25,6 +27,7 @@ from weights_tools import validate_golden
 from weights_tools.gguf_file import write_gguf_file
 from weights_tools.hf_folder import write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
+from weights_tools.quantising import quantised
 from weights_tools.raw_folder import write_raw_folder
 from weights_tools.streams import streams
 
@@ -50,6 +53,7 @@ example:
   python -m weights_tools synthetic llama-3.1-8b OUT --n-layers 4 --seed 7
   python -m weights_tools convert path/to/checkpoint OUT --format meta
   python -m weights_tools convert path/to/checkpoint OUT.gguf --format gguf
+  python -m weights_tools quantise path/to/checkpoint OUT --to fp8
   python -m weights_tools validate --device cuda"""
 
 
@@ -101,9 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument(
         "source", metavar="PATH", help="folder in the HF or the Meta layout, or GGUF"
     )
-    for verb in (formula, other):
+    smaller = verbs.add_parser("quantise", help="another checkpoint with its matrices in 8 bits")
+    smaller.add_argument("source", metavar="PATH", help="HF or Meta folder, GGUF, synthetic:NAME")
+    smaller.add_argument("--to", choices=("fp8",), default="fp8", help="as 405B's release (fp8)")
+    for verb in (formula, other, smaller):
         verb.add_argument("out", type=Path, metavar="OUT", help="folder, or file in .gguf")
-        verb.add_argument("--format", choices=FORMATS, default="hf", help="of the files (hf)")
+        formats = ["hf"] if verb is smaller else FORMATS
+        verb.add_argument("--format", choices=formats, default="hf", help="of the files (hf)")
         default = "bfloat16" if verb is formula else "as stored"
         verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
@@ -120,6 +128,9 @@ def _write(options: argparse.Namespace) -> None:
         dtype = BFLOAT16
     write, layout = FORMATS[options.format]
     tensors = streams(checkpoint, config, layout, dtype)
+    if options.verb == "quantise":
+        fp8 = as_released(config)
+        tensors, write = quantised(tensors, fp8), partial(write_hf_folder, fp8=fp8)
     n_bytes = sum(stream.n_bytes for stream in tensors)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
         write(options.out, config, tensors, progress.advance)
@@ -139,7 +150,7 @@ def _write(options: argparse.Namespace) -> None:
 
 
 def _open(options: argparse.Namespace) -> tuple[Checkpoint, Config]:
-    if options.verb == "convert":
+    if options.verb in ("convert", "quantise"):
         return open_checkpoint(options.source)
     config = preset(options.source)
     if options.n_layers is not None:

@@ -42,7 +42,7 @@ class BlockMatrix:
         Numbers of a row.
     """
 
-    ndim, dtype = 2, np.dtype(np.float32)
+    ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
 
     def __init__(self, raw: Tensor, kind: str, n_columns: int):
         self.raw, self.kind = raw, kind

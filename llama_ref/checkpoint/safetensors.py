@@ -27,7 +27,7 @@ import numpy as np
 from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, shown
 from llama_ref.files import recognise
 from llama_ref.mapped import map_bytes
-from llama_ref.numerics import BFLOAT16
+from llama_ref.numerics import BFLOAT16, FLOAT8
 from llama_ref.strict_json import parse_json
 
 AnyPath = str | os.PathLike[str]
@@ -42,6 +42,7 @@ DTYPES = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": BFLOAT16,
+    "F8_E4M3": FLOAT8,
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -55,7 +56,7 @@ DTYPES = {
 """The format's names of the dtypes that are read and written here."""
 
 # Names that the format has, so that they are `Unsupported` and not `BadFile`.
-EIGHT_BITS = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
+EIGHT_BITS = {"F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 NOT_READ = EIGHT_BITS | {"F6_E2M3", "F6_E3M2", "F4", "C64"}
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from llama_ref.config import quantisation
 from llama_ref.config.blueprint import MAX_SIZE, Config, RopeScaling
 from llama_ref.config.json_object import JsonObject
 from llama_ref.errors import shown
@@ -58,7 +59,6 @@ EXPLAINED_VALUES: dict[str, tuple[object, ...]] = {
     "mlp_bias": (False,),
     "pretraining_tp": (1, None),  # other values sum the slices of a product one by one
     "sliding_window": (None,),
-    "quantization_config": (None,),
     "auto_map": (None,),  # names Python code that comes with the checkpoint
     "partial_rotary_factor": (1.0,),
     "rope_interleaved": (False,),
@@ -112,7 +112,9 @@ def parse_hf_config(data: Any, *, file: str | os.PathLike[str]) -> Config:
     stated = JsonObject(data, file=file)
     stated.need("model_type")
     stated.refuse_other_values(EXPLAINED_VALUES)
-    stated.refuse_other_keys({*FIELDS.values(), *ROPE_KEYS, *EXPLAINED_VALUES, *HARMLESS})
+    known = {*FIELDS.values(), *ROPE_KEYS, *EXPLAINED_VALUES, *HARMLESS, quantisation.KEY}
+    stated.refuse_other_keys(known)
+    quantisation.parse_fp8(stated.data, file=file)
     stated.need("hidden_act")
 
     d_model = stated.whole("hidden_size", 1, MAX_SIZE)

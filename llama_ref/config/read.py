@@ -21,6 +21,7 @@ from llama_ref.config.blueprint import Config
 from llama_ref.config.hf import FIELDS, parse_hf_config, token_ids
 from llama_ref.config.json_object import JsonObject
 from llama_ref.config.meta import parse_meta_params
+from llama_ref.config.quantisation import Fp8, parse_fp8
 from llama_ref.errors import BadConfig, LlamaRefError
 from llama_ref.strict_json import read_json
 
@@ -60,6 +61,18 @@ def read_hf_config(folder: str | os.PathLike[str]) -> Config:
 
     _refuse_neighbour(config, file, Path(folder) / "params.json", parse)
     return replace(config, name=_folder_name(folder))
+
+
+def read_hf_quantisation(folder: str | os.PathLike[str]) -> Fp8 | None:
+    """Return how matrices of a folder in Hugging Face's layout are quantised; None if none is.
+
+    Raises
+    ------
+    BadFile, LimitExceeded, BadConfig, Unsupported
+        As `read_hf_config`.
+    """
+    file = Path(folder) / "config.json"
+    return parse_fp8(read_json(file, limit=MAX_CONFIG_BYTES), file=file)
 
 
 def read_meta_params(folder: str | os.PathLike[str], *, tied_embeddings: bool) -> Config:

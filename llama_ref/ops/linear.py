@@ -44,7 +44,7 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
         Activations; their dtype is the precision.
     weight_FD : ndarray or Matrix of shape (F, D), floating
         Of any storage dtype. What is stored wider than `x_TD` is rounded to its dtype, as peers
-        do on loading; what is stored narrower is widened exactly.
+        do on loading; what is stored narrower, quantised too, is widened exactly.
 
     Returns
     -------
@@ -75,7 +75,9 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
         return (weight_FD @ x_TD[0])[None]
     y_TF = np.empty((T, F), x_TD.dtype)
     if y_TF.size:  # no token, as in all chunks of a prompt but the last: no weight is read
-        _multiply(widen(x_TD), weight_FD, out=y_TF)
+        prepare = getattr(weight_FD, "prepare", None)
+        wide_TD = prepare(widen(x_TD)) if prepare else widen(x_TD)
+        _multiply(wide_TD, weight_FD, out=y_TF)
     return y_TF
 
 
@@ -94,16 +96,17 @@ def _multiply(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix, out: np.ndarray)
     F, D = weight_FD.shape
     n_rows = _block_rows(x_TD.shape[0], F, D, _is_ready(weight_FD, out.dtype))
     starts = iter(range(0, F, n_rows))  # shared: whoever is free takes the next
+    held = x_TD.dtype if getattr(weight_FD, "is_quantised", False) else out.dtype
 
     def work() -> None:
         buffer_RD: np.ndarray | None = None
         for lo in starts:
             hi = min(lo + n_rows, F)
             rows_RD = rows_of(weight_FD, lo, hi)
-            if rows_RD.dtype != x_TD.dtype or out.dtype != x_TD.dtype:
+            if rows_RD.dtype != x_TD.dtype or held != x_TD.dtype:
                 if buffer_RD is None:
                     buffer_RD = np.empty((n_rows, D), x_TD.dtype)
-                rows_RD = _widened(rows_RD, out.dtype, buffer_RD[: hi - lo])
+                rows_RD = _widened(rows_RD, held, buffer_RD[: hi - lo])
             out[:, lo:hi] = round_to(_product(rows_RD, x_TD), out.dtype)
 
     in_all_threads(work, at_most=-(-F // n_rows))

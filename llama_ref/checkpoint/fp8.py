@@ -1,0 +1,141 @@
+"""Matrices in float8, a scale for each row: the FP8 release of 405B.
+
+    X.weight          [out, in]   float8 e4m3: 4 bits of exponent, 3 of mantissa, no infinity
+    X.weight_scale    [out, 1]    float32                        a row is q * scale
+
+A matrix of half the bytes of 16 bits. Rows become float32 a block at a time, in `linear`; one
+product of two float32 numbers, nothing is rounded twice.
+
+The kernels of the release quantise the activations as well, each token on a scale of its own. That
+is a choice of the run and not of the file: `lr.load(path, quantised_activations=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
+from llama_ref.config.quantisation import Fp8
+from llama_ref.errors import BadFile, BadRequest, shown
+from llama_ref.numerics import FLOAT8, rows_of
+from llama_ref.ops.dynamic_quantisation import rounded_to_fp8
+
+SCALE = "_scale"
+
+
+class ScaledRows:
+    """A matrix of narrow numbers with a scale for each row; implements `numerics.Matrix`.
+
+    Parameters
+    ----------
+    stored : ndarray or Matrix of shape (F, D), float8 or int8
+    scale_F1 : ndarray of shape (F, 1), float32
+    prepare : function of ndarray to ndarray, optional
+        What is done to activations before `linear` multiplies them with this matrix.
+    """
+
+    ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
+
+    def __init__(
+        self,
+        stored: Tensor,
+        scale_F1: np.ndarray,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self.stored, self.scale_F1, self.prepare = stored, scale_F1, prepare
+        self.shape = tuple(stored.shape)
+
+    def rows(self, lo: int, hi: int) -> np.ndarray:
+        """Return rows lo to hi - 1 as float32.
+
+        Raises
+        ------
+        BadRequest
+            Unless 0 <= lo <= hi <= the number of rows.
+        """
+        if not 0 <= lo <= hi <= self.shape[0]:
+            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        rows = rows_of(self.stored, lo, hi).astype(np.float32)
+        rows *= self.scale_F1[lo:hi]
+        return rows
+
+    def over(self, change: Callable[[np.ndarray], Tensor]) -> ScaledRows:
+        """Return the same matrix over numbers that are had in another way."""
+        return ScaledRows(changed(self.stored, change), self.scale_F1, self.prepare)
+
+    def __array__(
+        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        """Return all of it as floats."""
+        if copy is False:
+            raise BadRequest("a quantised matrix as an array", expected="leave to make it floats")
+        whole = self.rows(0, self.shape[0])
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"<ScaledRows {self.shape} {self.stored.dtype}>"
+
+
+def with_fp8(checkpoint: Checkpoint, fp8: Fp8, *, quantised_activations: bool) -> Checkpoint:
+    """Join the matrices in float8 of an HF checkpoint with their scales.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        With names such as `….up_proj.weight` and `….up_proj.weight_scale`.
+    fp8 : Fp8
+        Which matrices are in float8, as config.json says.
+    quantised_activations : bool
+        Whether `linear` is to round what it multiplies with them to 8 bits too.
+
+    Raises
+    ------
+    BadFile
+        If a matrix is in float8 and should not be, or the other way round; or a scale is missing,
+        misshapen, or no positive number.
+    """
+    prepare = partial(rounded_to_fp8, upper_bound=fp8.upper_bound)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.items():
+        if name.endswith(f".weight{SCALE}"):
+            continue
+        is_fp8 = tensor.dtype == FLOAT8
+        if is_fp8 != fp8.is_quantised(name):
+            expected = "float8, as config.json says" if not is_fp8 else "16 bits"
+            raise BadFile(
+                f"tensor {shown(name)}",
+                expected=expected,
+                found=str(tensor.dtype),
+                file=checkpoint.path,
+            )
+        tensors[name] = tensor
+        if is_fp8:
+            scale_F1 = _scale(checkpoint, name, tensor)
+            tensors[name] = ScaledRows(tensor, scale_F1, prepare if quantised_activations else None)
+    for name in checkpoint:
+        if name.endswith(SCALE) and name.removesuffix(SCALE) not in tensors:
+            thing = f"tensor {shown(name)}"
+            raise BadFile(thing, expected="a matrix it is the scale of", file=checkpoint.path)
+    return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)
+
+
+def _scale(checkpoint: Checkpoint, name: str, tensor: Tensor) -> np.ndarray:
+    """Return the scales of the rows of a matrix."""
+    scale = checkpoint[f"{name}{SCALE}"]
+    expected = (tensor.shape[0], 1)
+    if tuple(scale.shape) != expected or scale.dtype != np.float32:
+        raise BadFile(
+            f"tensor {shown(name + SCALE)}",
+            expected=f"float32 of shape {expected}",
+            found=f"{scale.dtype} of shape {tuple(scale.shape)}",
+            file=checkpoint.path,
+        )
+    scale_F1 = np.array(scale)
+    if not (np.isfinite(scale_F1) & (scale_F1 > 0)).all():
+        raise BadFile(
+            f"tensor {shown(name + SCALE)}", expected="positive numbers", file=checkpoint.path
+        )
+    return scale_F1
