@@ -14,6 +14,7 @@ import textwrap
 from pathlib import Path
 
 from llama_ref.checkpoint.staging import writing
+from llama_ref.cli.golden_answer import answer_or_compare
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import Paint, Progress, label, print_json, print_lines, size, table
 from llama_ref.errors import BadRequest, printable
@@ -25,27 +26,36 @@ from llama_ref.golden.manifest import FINGERPRINT, FULL, MANIFEST, TIERS
 from llama_ref.golden.rendering import html_page, junit_xml
 from llama_ref.golden.styles import PRECISIONS
 
-ACTIONS = ("make", "check", "show")
+ACTIONS = ("make", "check", "show", "answer")
 DESCRIPTION = (
     "make    write a golden bundle: the truth of every operation in float64, on a few tokens that\n"
     "        show mistakes, and how far legal rounding is from it. No download.\n"
     "check   compare what a backend dumped with a bundle; say which operation is wrong, and why.\n"
     "        With --ops alone, run the cases of single operations against a Python module.\n"
     "show    print what is in a bundle, and why each case is there.\n"
+    "answer  one pass of a model of any size in float32, as a small file; or, with a file that is\n"
+    "        there, the same pass again, and at which layer the numbers part.\n"
     "Exit code of check: 0 if nothing is wrong, 1 if something is, 2 if it cannot be told."
 )
 EXAMPLE = """\
   llama-ref golden make golden
   llama-ref golden show golden
   llama-ref golden check golden mine.safetensors --html report.html
-  llama-ref golden check --ops my_backend.ops"""
+  llama-ref golden check --ops my_backend.ops
+  llama-ref golden answer 405b.json --model synthetic:llama-3.1-405b"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("action", choices=ACTIONS)
-    add("paths", nargs="*", type=Path, metavar="PATH", help="OUT; or BUNDLE CANDIDATE; or BUNDLE")
+    add(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="OUT; or BUNDLE CANDIDATE; or BUNDLE; or FILE",
+    )
     made = parser.add_argument_group("make")
     made.add_argument(
         "--model",
@@ -58,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--taps", help="keep these alone, with commas: 'L*.out,logits'")
     made.add_argument("--seed", type=int, default=0, help="of weights and tokens (%(default)s)")
     made.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    answered = parser.add_argument_group("answer")
+    answered.add_argument("--tokens", type=int, default=16, help="of the prompt (%(default)s)")
+    answered.add_argument("--memory", metavar="SIZE", help="of the weights of files at a time: 2GB")
     checked = parser.add_argument_group("check")
     checked.add_argument(
         "--dtype", choices=PRECISIONS, help="what the backend computes in; default: read off"
@@ -75,7 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make, check or show."""
+    """Make, check, show or answer."""
+    if options.action == "answer":
+        (path,) = _paths(options, "FILE")
+        return answer_or_compare(path, options)
     return {"make": _make, "check": _check, "show": _show}[options.action](options)
 
 
