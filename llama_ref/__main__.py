@@ -24,7 +24,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import llama_ref
-from llama_ref.errors import LlamaRefError, printable
+from llama_ref import launcher
+from llama_ref.errors import BadRequest, LlamaRefError, printable
 
 VERBS = {
     "demo": "a first look: write a small checkpoint, open it, run it, check it",
@@ -48,11 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The words after the program's name; by default those of this process.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not launcher.is_running():
+        return _main(words)
+    from llama_ref import mpi  # noqa: PLC0415 - loads NumPy
+
+    return mpi.together(lambda: _main(words))
+
+
+def _main(words: list[str]) -> int:
+    """Run one command and return its exit code."""
     try:
         _prepare_output()
         with warnings.catch_warnings():
             _show_warnings_in_one_line()
-            code = _run(list(sys.argv[1:] if argv is None else argv))
+            code = _run(words)
         sys.stdout.flush()
     except LlamaRefError as error:
         return _refuse(str(error))
@@ -92,6 +103,9 @@ def _run(words: list[str]) -> int:
         options = _parser_of(words[0], verb).parse_intermixed_args(words[1:])
     except SystemExit as stop:  # how argparse leaves, after --help and after an error
         return int(stop.code or 0)
+    if launcher.is_running() and words[0] != "generate" and "answer" not in words[1:2]:
+        expected = "generate, or golden answer"
+        raise BadRequest("verb under mpiexec", expected=expected, found=words[0])
     return verb.run(options)
 
 

@@ -48,12 +48,15 @@ class Pass:
         RoPE at the positions of these tokens, in the pairing of the stored weights.
     scaling : function of (scores, H) to scores
         How the lineage divides scores by sqrt(H).
+    add_up : function of array of shape (T, D) to the same
+        Adds what other ranks have of a sum, where heads and channels are cut over several.
     """
 
     config: Config
     packed: Packed
     rotate: Callable[[np.ndarray], np.ndarray]
     scaling: Scaling
+    add_up: Callable[[np.ndarray], np.ndarray]
 
 
 def run_layer(
@@ -79,14 +82,14 @@ def run_layer(
     """
     attn_norm_TD = rms_norm(hidden_TD, layer.attn_gain_D, eps=shared.config.norm_eps)
     tap("attn_norm", attn_norm_TD)
-    attn_out_TD = _attention(attn_norm_TD, layer, index, shared, tap)
+    attn_out_TD = shared.add_up(_attention(attn_norm_TD, layer, index, shared, tap))
     tap("attn_out", attn_out_TD)
     hidden_TD = hidden_TD + attn_out_TD
     tap("ffn_inp", hidden_TD)
 
     ffn_norm_TD = rms_norm(hidden_TD, layer.ffn_gain_D, eps=shared.config.norm_eps)
     tap("ffn_norm", ffn_norm_TD)
-    ffn_out_TD = _feed_forward(ffn_norm_TD, layer, tap)
+    ffn_out_TD = shared.add_up(_feed_forward(ffn_norm_TD, layer, tap))
     tap("ffn_out", ffn_out_TD)
     hidden_TD = hidden_TD + ffn_out_TD
     tap("out", hidden_TD)

@@ -41,6 +41,7 @@ from llama_ref.trace import Progress, Tap, Trace, Watch, alarm, no_tap, no_watch
 from llama_ref.weights import Weights, is_ready, non_finite_weight
 
 if TYPE_CHECKING:
+    from llama_ref.parallel import Group
     from llama_ref.tokenizer import Tokenizer
 
 ROTATE = {"interleaved": rope_interleaved, "half_split": rope_half_split}
@@ -58,6 +59,8 @@ class Model:
     dtype : dtype
         Of the activations: float64, float32, bfloat16 or float16.
     tokenizer : Tokenizer, optional
+    group : Group, optional
+        The ranks that the model is cut over; `config` and `weights` are then one rank's share.
 
     Attributes
     ----------
@@ -73,9 +76,11 @@ class Model:
         lineage: Lineage,
         dtype: np.dtype,
         tokenizer: Tokenizer | None = None,
+        *,
+        group: Group | None = None,
     ):
         self.config, self.weights, self.lineage = config, weights, lineage
-        self.dtype, self.tokenizer = np.dtype(dtype), tokenizer
+        self.dtype, self.tokenizer, self.group = np.dtype(dtype), tokenizer, group
         self._blas_multiplies = is_ready(weights, self.dtype)
         self.watch: Watch = no_watch
         self.frequency_P = rope_frequencies(
@@ -190,7 +195,7 @@ class Model:
         self.weights.check_files()
         packed = pack(self.config, self, ids, caches, positions)
         rows_R, kept = packed.last_rows(last)
-        is_for_blas = self._blas_multiplies and len(packed.ids_T) == 1
+        is_for_blas = self._blas_multiplies and len(packed.ids_T) == 1 and not self.group
         threads = nullcontext() if is_for_blas else single_threaded_blas()
         bar = self.watch(self.config.n_layers + 1)
         with np.errstate(all="ignore"), threads, bar as progress:  # non-finite numbers are found
@@ -217,7 +222,14 @@ class Model:
         table_dtype = self.lineage.rope_dtype(self.dtype)
         cos_TP, sin_TP = rope_table(packed.position_T, self.frequency_P, dtype=table_dtype)
         rotate = partial(ROTATE[self.weights.pairing], cos_TP=cos_TP, sin_TP=sin_TP)
-        return Pass(self.config, packed, rotate, self.lineage.score_scaling)
+        return Pass(self.config, packed, rotate, self.lineage.score_scaling, self._add_up)
+
+    def _add_up(self, part_TD: np.ndarray) -> np.ndarray:
+        """Return the sum of the parts of all ranks, in their order; of one rank, its part."""
+        if not self.group:
+            return part_TD
+        first, *others = self.group.gather(part_TD)
+        return sum(others, start=first)
 
     def _layers(
         self, hidden_TD: np.ndarray, packed: Packed, tap: Tap, progress: Progress
@@ -241,6 +253,8 @@ class Model:
         final_RD = rms_norm(hidden_RD, self.weights.final_gain_D, eps=self.config.norm_eps)
         tap("final_norm", final_RD)
         logits_RV = linear(final_RD, self.weights.w_head_VD)
+        if self.group:  # each rank has some of the vocabulary
+            logits_RV = np.concatenate(self.group.gather(logits_RV), axis=1)
         logits_RV = round_to(logits_RV, self.lineage.logits_dtype(self.dtype))
         tap("logits", logits_RV)
         if not np.isfinite(logits_RV).all():

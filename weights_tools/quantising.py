@@ -13,8 +13,8 @@ import numpy as np
 
 from llama_ref.checkpoint.fp8 import SCALE
 from llama_ref.config.quantisation import Fp8
+from llama_ref.dynamic_quantisation import fp8_per_token
 from llama_ref.numerics import FLOAT8
-from llama_ref.ops.dynamic_quantisation import fp8_per_token
 from weights_tools.streams import Stream
 
 ROWS_AT_A_TIME = 256

@@ -19,9 +19,9 @@ import numpy as np
 
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.config.quantisation import Fp8
+from llama_ref.dynamic_quantisation import rounded_to_fp8
 from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.numerics import FLOAT8, rows_of
-from llama_ref.ops.dynamic_quantisation import rounded_to_fp8
 
 SCALE = "_scale"
 

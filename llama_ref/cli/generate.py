@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from llama_ref import mpi
 from llama_ref.cli.model_options import PassProgress, add_model_arguments, load_model
 from llama_ref.cli.terminal import Paint, Progress, print_json, read_text, seconds, visible
 from llama_ref.continuation import Token
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     """Generate, and print as asked."""
     start = time.perf_counter()
     model = load_model(options)
+    options.seed = mpi.agreed_seed(options.seed)
     load_seconds = time.perf_counter() - start
     prompt = read_text(options.prompt)
     outcome = Outcome(_prompt_ids(model, prompt))

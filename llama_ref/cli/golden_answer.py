@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from llama_ref import mpi
 from llama_ref.checkpoint.staging import writing
 from llama_ref.checkpoint.synthetic_model import is_synthetic
 from llama_ref.cli.model_options import PassProgress
@@ -35,9 +36,11 @@ def answer_or_compare(path: Path, options: argparse.Namespace) -> int:
     source = f"synthetic:{options.model}" if options.model in PRESETS else options.model
     name = str(source) if is_synthetic(source) else name_of(source)
     with Progress("opening the checkpoint"):
-        model = load(source, memory=options.memory, tokenizer=False)
+        model = mpi.shared(load(source, memory=options.memory, tokenizer=False))
     model.watch = PassProgress.of(model)
     found = make_answer(model, name, options.tokens, options.seed)
+    if mpi.rank():  # the first speaks
+        return 0
     if known is not None:
         return _compare(known, found, options)
     _write(path, answer_text(found))

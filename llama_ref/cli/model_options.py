@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 
+from llama_ref import mpi
 from llama_ref.cli.terminal import Progress, size
 from llama_ref.lineage import LINEAGES
 from llama_ref.loading import load
@@ -26,7 +27,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def load_model(options: argparse.Namespace) -> Model:
     """Open the checkpoint as the options say."""
     with Progress("reading the weights" if options.widen else "opening the checkpoint"):
-        return load(
+        model = load(
             options.path,
             dtype=options.dtype,
             lineage=options.lineage,
@@ -34,6 +35,7 @@ def load_model(options: argparse.Namespace) -> Model:
             memory=options.memory,
             mmap=not options.no_mmap,
         )
+        return mpi.shared(model)
 
 
 class PassProgress(Progress):

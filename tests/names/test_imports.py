@@ -21,6 +21,7 @@ CORE = {"numpy", "ml_dtypes", "tiktoken", "sentencepiece", "safetensors", "threa
 PEERS_OF_BENCH = {"torch", "transformers", "llama_cpp", "gguf"}
 OPTIONAL = {"bench.contestants": PEERS_OF_BENCH}
 OPTIONAL |= {"bench.gguf_file": PEERS_OF_BENCH, "checkpoint.gguf": {"gguf"}}
+OPTIONAL |= {"mpi": {"mpi4py"}}
 OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
 OPTIONAL |= {f"golden.capture.{name}": PEERS_OF_BENCH for name in ("hf", "hf_hooks")}
 OPTIONAL |= {f"golden.capture.ggml_{name}": PEERS_OF_BENCH for name in ("run", "calls")}

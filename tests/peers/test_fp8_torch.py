@@ -8,7 +8,7 @@ import llama_ref as lr
 from llama_ref.checkpoint import open_hf, synthetic, write_hf
 from llama_ref.config import to_hf_dict
 from llama_ref.config.quantisation import as_released
-from llama_ref.ops.dynamic_quantisation import fp8_per_token, int8_per_token
+from llama_ref.dynamic_quantisation import fp8_per_token, int8_per_token
 from llama_ref.ops.linear import linear
 from tests.models import TINY
 from weights_tools.__main__ import main
@@ -110,9 +110,7 @@ def test_the_kernels_product_is_ours_to_float32_rounding():
     rng = np.random.default_rng(2)
     x, w = inputs(3, 1.0), rng.standard_normal((64, 96), np.float32)
     q_w, s_w = fp8_per_token(w, upper_bound=None)
-    ours = linear(
-        x, lr.checkpoint.fp8.ScaledRows(q_w, s_w, lr.ops.dynamic_quantisation.rounded_to_fp8)
-    )
+    ours = linear(x, lr.checkpoint.fp8.ScaledRows(q_w, s_w, lr.dynamic_quantisation.rounded_to_fp8))
     q_x, scales = fp8_in_torch(x, 1200.0)
     kernel = (
         (q_x.double() @ torch.from_numpy(q_w.astype(np.float64)).T)
