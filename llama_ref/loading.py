@@ -22,12 +22,19 @@ from llama_ref.checkpoint.fp8 import with_fp8
 from llama_ref.checkpoint.gguf import checkpoint_of
 from llama_ref.checkpoint.gguf_blueprint import blueprint_of
 from llama_ref.checkpoint.gguf_header import is_gguf, read_gguf_header
+from llama_ref.checkpoint.int4 import with_int4
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
 from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.checkpoint.streaming import Stream
 from llama_ref.checkpoint.synthetic_model import is_synthetic, open_synthetic_path
-from llama_ref.config import Config, read_hf_config, read_hf_quantisation, read_meta_params
+from llama_ref.config import (
+    Config,
+    read_hf_config,
+    read_hf_quantisation,
+    read_meta_params,
+    read_meta_quantisation,
+)
 from llama_ref.errors import BadFile, BadRequest, Unsupported, is_whole, shown
 from llama_ref.files import list_folder
 from llama_ref.lineage import lineage_named
@@ -160,7 +167,9 @@ def open_checkpoint(
     has_pth = any(name.endswith(".pth") for name in names)
     has_safetensors = any(name.endswith(".safetensors") for name in names)
     if "params.json" in names and has_pth and not has_safetensors:
-        checkpoint = layouts.open_meta(folder)
+        checkpoint, int4 = layouts.open_meta(folder), read_meta_quantisation(folder)
+        if int4:
+            checkpoint = with_int4(checkpoint, int4, quantised_activations=quantised_activations)
         config = read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
         return with_distinct_kv_heads(checkpoint, config.n_kv_heads, config.head_dim), config
     if "config.json" in names:

@@ -36,7 +36,8 @@ class Matrix(Protocol):
 
     One whose rows stand for narrower numbers says so by `is_quantised`: they are not rounded to the
     dtype of the activations. One that stands behind a change of the activations, to 8 bits say, has
-    a `prepare`: a function that `linear` applies to them, widened, first.
+    a `prepare`: a function that `linear` applies to them, widened, first. One that is a sum has
+    `terms`, each a matrix, and `linear` adds up what it gets from each.
     """
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from llama_ref.checkpoint import Checkpoint, open_synthetic
 from llama_ref.checkpoint.synthetic import VARIANTS
 from llama_ref.cli.terminal import Progress, print_json, size
 from llama_ref.config import Config, preset
-from llama_ref.config.quantisation import as_released
+from llama_ref.config.quantisation import Int4, as_released
 from llama_ref.errors import LlamaRefError, printable
 from llama_ref.loading import open_checkpoint
 from llama_ref.numerics import BFLOAT16, dtype_named
@@ -27,11 +27,11 @@ from weights_tools import validate_golden
 from weights_tools.gguf_file import write_gguf_file
 from weights_tools.hf_folder import write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
-from weights_tools.quantising import quantised
+from weights_tools.quantising import in_fp8, in_int4
 from weights_tools.raw_folder import write_raw_folder
 from weights_tools.streams import streams
 
-FORMATS = {
+FORMATS: dict[str, tuple[Callable[..., None], str]] = {
     "hf": (write_hf_folder, "hf"),
     "meta": (write_meta_folder, "meta"),
     "gguf": (write_gguf_file, "gguf"),
@@ -39,6 +39,7 @@ FORMATS = {
 }
 """By name: how it is written, and whose names and order of rows it has."""
 
+QUANTISED = ("fp8", "int4", "int4-spinquant")
 DTYPES = ("bfloat16", "float16", "float32")
 CANNOT_RUN, INTERRUPTED = 2, 130
 EXAMPLE = """\
@@ -107,11 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     smaller = verbs.add_parser("quantise", help="another checkpoint with its matrices in 8 bits")
     smaller.add_argument("source", metavar="PATH", help="HF or Meta folder, GGUF, synthetic:NAME")
-    smaller.add_argument("--to", choices=("fp8",), default="fp8", help="as 405B's release (fp8)")
+    kinds = "as released: 405B in fp8 (HF layout); 1B and 3B in int4, with or without a rotation"
+    smaller.add_argument("--to", choices=QUANTISED, default="fp8", help=f"{kinds} (fp8)")
     for verb in (formula, other, smaller):
         verb.add_argument("out", type=Path, metavar="OUT", help="folder, or file in .gguf")
-        formats = ["hf"] if verb is smaller else FORMATS
-        verb.add_argument("--format", choices=formats, default="hf", help="of the files (hf)")
+        if verb is not smaller:
+            verb.add_argument("--format", choices=FORMATS, default="hf", help="of the files (hf)")
         default = "bfloat16" if verb is formula else "as stored"
         verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
@@ -126,11 +128,16 @@ def _write(options: argparse.Namespace) -> None:
     dtype = dtype_named(options.dtype) if options.dtype else None
     if dtype is None and not checkpoint.has_files:
         dtype = BFLOAT16
+    if options.verb == "quantise":
+        options.format = "hf" if options.to == "fp8" else "meta"
     write, layout = FORMATS[options.format]
     tensors = streams(checkpoint, config, layout, dtype)
-    if options.verb == "quantise":
+    if options.verb == "quantise" and options.to == "fp8":
         fp8 = as_released(config)
-        tensors, write = quantised(tensors, fp8), partial(write_hf_folder, fp8=fp8)
+        tensors, write = in_fp8(tensors, fp8), partial(write_hf_folder, fp8=fp8)
+    elif options.verb == "quantise":
+        int4 = Int4(spinquant=options.to == "int4-spinquant")
+        tensors, write = in_int4(tensors, int4), partial(write_meta_folder, int4=int4)
     n_bytes = sum(stream.n_bytes for stream in tensors)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
         write(options.out, config, tensors, progress.advance)

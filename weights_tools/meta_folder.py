@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_ref.config import Config, parse_meta_params
+from llama_ref.config.quantisation import Int4
 from llama_ref.errors import BadConfig, Unsupported
 from weights_tools.new_folder import write_whole
 from weights_tools.state_dict import state_dict_program
@@ -23,7 +24,11 @@ PARAMS, WEIGHTS = "params.json", "consolidated.00.pth"
 
 
 def write_meta_folder(
-    folder: Path, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+    folder: Path,
+    config: Config,
+    tensors: Sequence[Stream],
+    advance: Callable[[int], object],
+    int4: Int4 | None = None,
 ) -> None:
     """Write a checkpoint as Meta's own downloads are.
 
@@ -36,6 +41,8 @@ def write_meta_folder(
         With names and rows of layout "meta".
     advance : function of int
         Told the bytes of each block as it is written.
+    int4 : Int4, optional
+        How they are quantised, for params.json to say so.
 
     Raises
     ------
@@ -47,6 +54,8 @@ def write_meta_folder(
         If the folder cannot be written.
     """
     params = to_meta_params(config)
+    if int4:
+        params |= int4.as_dict()
 
     def blocks_of(stream: Stream) -> Iterator[bytes]:
         for block in stream.blocks():

@@ -1,26 +1,35 @@
-"""Matrices in 8 bits, as the FP8 release of 405B has them: a scale for each row.
+"""Quantised matrices, in the layouts of the releases.
 
-    scale = max |row| / 448          q = row / scale, rounded to float8 e4m3
+    FP8, 405B           scale = max |row| / 448        q = row / scale, rounded to float8 e4m3
+    INT4, 1B and 3B     scale = max |group| / 7.5      q = group / scale, rounded, -8 to 7
+                        embedding and head: max |row| / 127, -128 to 127
 
 Rows are read twice, once for the numbers and once for the scales, and never held all.
+
+Source: pytorch/FBGEMM; get_group_qparams_symmetric in pytorch/ao.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from llama_ref.checkpoint.fp8 import SCALE
-from llama_ref.config.quantisation import Fp8
+from llama_ref.checkpoint.int4 import BY_ROW
+from llama_ref.config.quantisation import Fp8, Int4
 from llama_ref.dynamic_quantisation import fp8_per_token
+from llama_ref.errors import Unsupported
+from llama_ref.hadamard import hadamard
 from llama_ref.numerics import FLOAT8
 from weights_tools.streams import Stream
 
+How = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ROWS_AT_A_TIME = 256
 
 
-def quantised(tensors: Sequence[Stream], fp8: Fp8) -> list[Stream]:
+def in_fp8(tensors: Sequence[Stream], fp8: Fp8) -> list[Stream]:
     """Return the tensors with those that are to be quantised as float8, their scales behind them.
 
     Parameters
@@ -42,12 +51,71 @@ def quantised(tensors: Sequence[Stream], fp8: Fp8) -> list[Stream]:
     return result
 
 
-def _part(stream: Stream, which: int):
+def in_int4(tensors: Sequence[Stream], int4: Int4) -> list[Stream]:
+    """Return the tensors with every matrix quantised, its scales behind it.
+
+    Parameters
+    ----------
+    tensors : sequence of Stream
+        With names of layout "meta".
+    int4 : Int4
+        Without an adaptor.
+
+    Raises
+    ------
+    Unsupported
+        If a row does not divide into groups.
+    """
+    result = []
+    for stream in tensors:
+        if len(stream.shape) == 1:
+            result.append(stream)
+            continue
+        F, D = stream.shape
+        by_row = stream.name in BY_ROW
+        if not by_row and D % int4.group_size:
+            expected = f"rows of a multiple of {int4.group_size}"
+            raise Unsupported(f"tensor {stream.name}", expected=expected, found=D)
+        how = partial(int8_by_row if by_row else int4_by_group, group=int4.group_size)
+        if int4.spinquant and stream.name.endswith(".w2.weight"):
+            how = partial(_turned, how=how)
+        scales = (F,) if by_row else (F, D // int4.group_size)
+        name = stream.name.removesuffix("weight") + "scales"
+        result.append(Stream(stream.name, stream.shape, np.dtype(np.int8), _part(stream, 0, how)))
+        result.append(Stream(name, scales, np.dtype("<f4"), _part(stream, 1, how)))
+    return result
+
+
+def int4_by_group(rows: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of 4 bits as int8, and the scale of each group."""
+    groups = rows.astype(np.float32).reshape(len(rows), -1, group)
+    scale = np.maximum(np.abs(groups).max(axis=2) / np.float32(7.5), np.finfo(np.float32).eps)
+    numbers = np.clip(np.rint(groups / scale[:, :, None]), -8, 7).astype(np.int8)
+    return numbers.reshape(rows.shape), scale
+
+
+def int8_by_row(rows: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of 8 bits, and the scale of each row."""
+    wide = rows.astype(np.float32)
+    scale = np.maximum(np.abs(wide).max(axis=1) / np.float32(127), np.finfo(np.float32).eps)
+    return np.clip(np.rint(wide / scale[:, None]), -128, 127).astype(np.int8), scale
+
+
+def _turned(rows: np.ndarray, how: How) -> tuple[np.ndarray, np.ndarray]:
+    """Quantise rows turned by the Hadamard matrix."""
+    return how(hadamard(rows.astype(np.float32)))
+
+
+def _in_fp8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return fp8_per_token(rows, upper_bound=None)
+
+
+def _part(stream: Stream, which: int, how: How = _in_fp8) -> Callable[[], Iterator[np.ndarray]]:
     """Return a function that yields the numbers (0) or the scales (1) of a matrix."""
 
     def blocks() -> Iterator[np.ndarray]:
         for block in stream.blocks():
             for lo in range(0, len(block), ROWS_AT_A_TIME):
-                yield fp8_per_token(block[lo : lo + ROWS_AT_A_TIME], upper_bound=None)[which]
+                yield how(block[lo : lo + ROWS_AT_A_TIME])[which]
 
     return blocks

@@ -116,9 +116,10 @@ def with_fp8(checkpoint: Checkpoint, fp8: Fp8, *, quantised_activations: bool) -
             scale_F1 = _scale(checkpoint, name, tensor)
             tensors[name] = ScaledRows(tensor, scale_F1, prepare if quantised_activations else None)
     for name in checkpoint:
-        if name.endswith(SCALE) and name.removesuffix(SCALE) not in tensors:
+        owner = name.removesuffix(SCALE)
+        if name.endswith(SCALE) and not isinstance(tensors.get(owner), ScaledRows):
             thing = f"tensor {shown(name)}"
-            raise BadFile(thing, expected="a matrix it is the scale of", file=checkpoint.path)
+            raise BadFile(thing, expected="a matrix in float8 that it is the scale of", file=checkpoint.path)
     return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)
 
 

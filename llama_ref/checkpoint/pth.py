@@ -20,13 +20,12 @@ from collections import Counter
 import numpy as np
 
 from llama_ref.checkpoint.readahead import scattered_reads
-from llama_ref.checkpoint.strided import strided_view
+from llama_ref.checkpoint.strided import storage_dtype, strided_view
 from llama_ref.checkpoint.symbolic_pickle import MAX_BYTES, read_state_dict
 from llama_ref.checkpoint.torch_objects import Storage, StridedTensor
 from llama_ref.checkpoint.torch_zip import Member, check_crc, read_members
 from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.mapped import map_bytes
-from llama_ref.numerics import dtype_named
 
 PathLike = str | os.PathLike[str]
 
@@ -141,7 +140,7 @@ def _check_storage(
     member = members.get(f"data/{storage.key}")
     if member is None:
         raise BadFile(f"{where}: storage {shown(storage.key)}", found="no such member", file=path)
-    n_bytes = storage.n_elements * dtype_named(storage.dtype).itemsize
+    n_bytes = storage.n_elements * storage_dtype(storage.dtype).itemsize
     if member.size != n_bytes:
         raise BadFile(
             f"{where}: storage {storage.key}",

@@ -50,7 +50,7 @@ def strided_view(
     LimitExceeded
         More than 64 dimensions, or one longer than 2^31.
     """
-    dtype = dtype_named(tensor.storage.dtype)
+    dtype = storage_dtype(tensor.storage.dtype)
     _check_lengths(tensor, name, file)
     if 0 in tensor.shape:
         empty = np.empty(tensor.shape, dtype)
@@ -64,6 +64,11 @@ def strided_view(
         offset=tensor.offset * dtype.itemsize,
         strides=[stride * dtype.itemsize for stride in tensor.strides],
     )
+
+
+def storage_dtype(name: str) -> np.dtype:
+    """Return the dtype of a storage: that of activations, or int8 of quantised numbers."""
+    return np.dtype(np.int8) if name == "int8" else dtype_named(name)
 
 
 def _check_lengths(tensor: StridedTensor, name: str, file: str | os.PathLike[str]) -> None:

@@ -76,11 +76,12 @@ DTYPE_OF_STORAGE = {
     Name("torch", "HalfStorage"): "float16",
     Name("torch", "FloatStorage"): "float32",
     Name("torch", "DoubleStorage"): "float64",
+    Name("torch", "CharStorage"): "int8",
 }
 
 KNOWN_NAMES = {ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *DTYPE_OF_STORAGE}
 
-INTEGERS = ("Byte", "Char", "Short", "Int", "Long", "Bool")
+INTEGERS = ("Byte", "Short", "Int", "Long", "Bool")
 QUANTISED = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
 
 # What honest files of other kinds contain, so that the message can say what it is.

@@ -13,7 +13,12 @@ from llama_ref.config.blueprint import Config, RopeScaling
 from llama_ref.config.hf import parse_hf_config, to_hf_dict
 from llama_ref.config.meta import parse_meta_params
 from llama_ref.config.presets import PRESETS, preset
-from llama_ref.config.read import read_hf_config, read_hf_quantisation, read_meta_params
+from llama_ref.config.read import (
+    read_hf_config,
+    read_hf_quantisation,
+    read_meta_params,
+    read_meta_quantisation,
+)
 
 __all__ = [
     "PRESETS",
@@ -25,5 +30,6 @@ __all__ = [
     "read_hf_config",
     "read_hf_quantisation",
     "read_meta_params",
+    "read_meta_quantisation",
     "to_hf_dict",
 ]

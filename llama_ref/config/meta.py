@@ -27,6 +27,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from llama_ref.config import quantisation
 from llama_ref.config.blueprint import MAX_SIZE, Config, RopeScaling
 from llama_ref.config.json_object import JsonObject
 from llama_ref.config.presets import (
@@ -80,7 +81,9 @@ def parse_meta_params(data: Any, *, file: str | os.PathLike[str], tied_embedding
         quantisation and LoRA.
     """
     params = JsonObject(data, file=file)
-    params.refuse_other_keys({*FIELDS.values(), *OTHER_KEYS})
+    quantised = {quantisation.ARGS, quantisation.LORA}
+    params.refuse_other_keys({*FIELDS.values(), *OTHER_KEYS, *quantised})
+    quantisation.parse_int4(params.data, file=file)
     d_model = params.whole("dim", 1, MAX_SIZE)
     n_heads = params.whole("n_heads", 1, MAX_SIZE)
     n_kv_heads, max_seq_len = params.get("n_kv_heads"), params.get("max_seq_len")

@@ -1,4 +1,6 @@
-"""How a config.json says that matrices are stored in 8 bits: the FP8 release of 405B.
+"""How a checkpoint says that its matrices are quantised: 405B in FP8, 1B and 3B in INT4.
+
+config.json of the FP8 release of 405B:
 
     "quantization_config": {
       "quant_method": "fbgemm_fp8",
@@ -6,7 +8,13 @@
       "modules_to_not_convert": ["lm_head", ...]         what stays in 16 bits
     }
 
-In that release only the feed-forward matrices are in 8 bits, and those of the first and the last
+params.json of the INT4 releases of 1B and 3B, by QLoRA or by SpinQuant:
+
+    "quantization_args": {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32,
+                          "spinquant": true},
+    "lora_args": {"rank": 16, "scale": 2.0}
+
+In the FP8 release only the feed-forward matrices are in 8 bits, and those of the first and the last
 layer are not.
 
 Source: FbgemmFp8Config in huggingface/transformers; models/llama3/quantization in
@@ -19,13 +27,14 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from llama_ref.config.blueprint import Config
+from llama_ref.config.blueprint import MAX_SIZE, Config
 from llama_ref.config.json_object import JsonObject
 from llama_ref.errors import shown
 
 KEY, METHOD = "quantization_config", "fbgemm_fp8"
 FIELDS = ("quant_method", "activation_scale_ub", "modules_to_not_convert")
 UPPER_BOUND = 1200.0
+ARGS, LORA, SCHEME = "quantization_args", "lora_args", "int4_weight_int8_dynamic_activation"
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -56,6 +65,63 @@ class Fp8:
         """Return what a config.json says of it."""
         values = (METHOD, self.upper_bound, sorted(self.kept))
         return dict(zip(FIELDS, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Int4:
+    """How the matrices of the releases of 1B and 3B in 4 bits are stored.
+
+    Attributes
+    ----------
+    group_size : int
+        Numbers of a row that share a scale.
+    spinquant : bool
+        Whether W_down is turned by a Hadamard matrix.
+    rank : int
+        Of the adaptor that is added to each matrix; 0 where there is none.
+    lora_scale : float
+        What the adaptor is multiplied with.
+    """
+
+    group_size: int = 32
+    spinquant: bool = False
+    rank: int = 0
+    lora_scale: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a params.json says of it."""
+        args = {"scheme": SCHEME, "group_size": self.group_size, "spinquant": self.spinquant}
+        lora = {LORA: {"rank": self.rank, "scale": self.lora_scale}} if self.rank else {}
+        return {ARGS: args, **lora}
+
+
+def parse_int4(data: dict[str, Any], *, file: str | os.PathLike[str]) -> Int4 | None:
+    """Return what a parsed params.json says of quantisation; None if nothing is quantised.
+
+    Raises
+    ------
+    BadConfig
+        If it is malformed.
+    Unsupported
+        If it is another scheme than that of 4-bit weights and 8-bit activations.
+    """
+    if data.get(ARGS) is None:
+        if data.get(LORA) is not None:
+            JsonObject(data, file=file).refuse_other_values({LORA: (None,)})
+        return None
+    stated = JsonObject(data, file=file).inner(ARGS)
+    stated.refuse_other_values({"scheme": (SCHEME,), "spinquant": (True, False, None)})
+    stated.need("scheme")
+    stated.refuse_other_keys(("scheme", "group_size", "spinquant"))
+    group_size = stated.whole("group_size", 1, MAX_SIZE)
+    rank, scale = 0, 1.0
+    if data.get(LORA) is not None:
+        lora = JsonObject(data, file=file).inner(LORA)
+        lora.refuse_other_keys(("rank", "scale"))
+        rank, scale = lora.whole("rank", 1, MAX_SIZE), lora.need("scale")
+        if type(scale) not in (int, float) or not abs(scale) < float("inf"):
+            raise lora.bad("scale", expected="a number", found=shown(scale))
+    return Int4(group_size, stated.get("spinquant") is True, rank, float(scale))
 
 
 def parse_fp8(data: dict[str, Any], *, file: str | os.PathLike[str]) -> Fp8 | None:

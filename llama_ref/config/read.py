@@ -21,7 +21,7 @@ from llama_ref.config.blueprint import Config
 from llama_ref.config.hf import FIELDS, parse_hf_config, token_ids
 from llama_ref.config.json_object import JsonObject
 from llama_ref.config.meta import parse_meta_params
-from llama_ref.config.quantisation import Fp8, parse_fp8
+from llama_ref.config.quantisation import Fp8, Int4, parse_fp8, parse_int4
 from llama_ref.errors import BadConfig, LlamaRefError
 from llama_ref.strict_json import read_json
 
@@ -99,6 +99,18 @@ def read_meta_params(folder: str | os.PathLike[str], *, tied_embeddings: bool) -
 
     _refuse_neighbour(config, file, Path(folder) / "config.json", parse)
     return replace(config, name=_folder_name(folder))
+
+
+def read_meta_quantisation(folder: str | os.PathLike[str]) -> Int4 | None:
+    """Return how matrices of a folder in Meta's layout are quantised; None if none is.
+
+    Raises
+    ------
+    BadFile, LimitExceeded, BadConfig, Unsupported
+        As `read_meta_params`.
+    """
+    file = Path(folder) / "params.json"
+    return parse_int4(read_json(file, limit=MAX_CONFIG_BYTES), file=file)
 
 
 def _with_stop_tokens(config: Config, file: Path) -> Config:

@@ -70,6 +70,10 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
             expected="x (T, D) and weight (F, D)",
             found=f"{x_TD.shape} and {weight_FD.shape}",
         )
+    terms = getattr(weight_FD, "terms", None)
+    if terms:  # a matrix and what was added to it later
+        first, *others = (linear(x_TD, term) for term in terms)
+        return sum(others, start=first)
     T, F = x_TD.shape[0], weight_FD.shape[0]
     if T == 1 and _is_ready(weight_FD, x_TD.dtype) and blas_has_threads():
         return (weight_FD @ x_TD[0])[None]

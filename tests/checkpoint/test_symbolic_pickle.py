@@ -556,7 +556,7 @@ def test_malformed_programs_are_refused(program, words):
 UNSUPPORTED = {
     **{
         f"B5-88 {kind}": tensor(storage(of=f"{kind}Storage"), [4])
-        for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool", "QInt8", "QUInt4x2")
+        for kind in ("Long", "Int", "Short", "Byte", "Bool", "QInt8", "QUInt4x2")
     },
     "B5-88 complex": tensor(storage(of="ComplexFloatStorage"), [4]),
     "B5-88 float8": name("torch._utils", "_rebuild_tensor_v3"),

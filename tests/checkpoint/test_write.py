@@ -239,7 +239,7 @@ BAD_TENSORS = {
     "complex64": ([("a", np.ones(1, np.complex64))], Unsupported, "found 'complex64'"),
     "objects": ([("a", np.array([None]))], Unsupported, "found 'object'"),
     "text": ([("a", np.array(["x"]))], Unsupported, "found '<U1'"),
-    "float8": ([("a", np.ones(1, ml_dtypes.float8_e4m3fn))], Unsupported, "float8_e4m3fn"),
+    "float8": ([("a", np.ones(1, ml_dtypes.float8_e5m2))], Unsupported, "float8_e5m2"),
 }
 
 

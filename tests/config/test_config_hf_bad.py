@@ -79,7 +79,7 @@ BAD = [
     *rows("68", "mlp_bias", [True, "false"]),
     *rows("68", "pretraining_tp", [2, 1.0, True]),
     *rows("68", "sliding_window", [4096]),
-    *rows("68", "quantization_config", [{"quant_method": "fbgemm_fp8"}, {}]),
+    *rows("68", "quantization_config", ["fbgemm_fp8", [], 8, True]),
     *rows("68", "auto_map", [{"AutoModelForCausalLM": "modeling_evil.Model"}]),
     *rows("69", "model_type", ["mistral", "llama4", "mllama", "Llama", None]),
     *rows("69", "architectures", [["MistralForCausalLM"], ["LlamaModel"], [], "LlamaForCausalLM"]),

@@ -226,8 +226,6 @@ def test_a_factor_without_scaling_is_a_contradiction():
     ("key", "value"),
     [
         ("moe_args", {"num_experts": 16}),
-        ("lora_args", {"rank": 16, "scale": 2.0}),
-        ("quantization_args", {"group_size": 32}),
         ("vision_chunk_size", 448),
         ("head_dim", 128),
         ("wrap", None),
