@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ def in_all_threads(work: Callable[[], None], *, at_most: int) -> None:
     Parameters
     ----------
     work : function
-        Takes pieces from one iterator that all share, until none is left.
+        Takes pieces from one iterator that all share, until none is left. It runs in a copy of the
+        caller's context: what NumPy is to say of overflow holds in all threads.
     at_most : int
         How many pieces there are; more threads are not woken.
 
@@ -84,7 +86,8 @@ def in_all_threads(work: Callable[[], None], *, at_most: int) -> None:
         What `work` raised, in this thread before the others.
     """
     with single_threaded_blas() as n_threads:
-        others = [_pool(n_threads).submit(work) for _ in range(min(n_threads, at_most) - 1)]
+        n_others = min(n_threads, at_most) - 1
+        others = [_pool(n_threads).submit(copy_context().run, work) for _ in range(n_others)]
         try:
             work()
         finally:

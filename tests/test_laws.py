@@ -147,7 +147,8 @@ def test_blocks_of_queries_equal_one_block(monkeypatch):
     """Attention over blocks of queries gives, to the bit of bfloat16, what one block gives."""
     query, key, value = random_heads(1, 37, 41, n_heads=6, n_kv_heads=3, head_dim=10)
     whole = attention(query, key, value, scaling=over_root_width)
-    monkeypatch.setattr("llama_ref.ops.attention.SCORES_PER_BLOCK", 41 * 6 * 5)
+    monkeypatch.setattr("llama_ref.ops.attention.SCORES_PER_PIECE", 41 * 2 * 5)
+    monkeypatch.setattr("llama_ref.ops.attention.FEW_SCORES", 0)
     blocks = attention(query, key, value, scaling=over_root_width)
     np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-14)
 

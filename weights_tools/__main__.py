@@ -9,23 +9,27 @@ standard error says why · 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llama_ref.checkpoint import Checkpoint, open_synthetic
 from llama_ref.checkpoint.synthetic import VARIANTS
 from llama_ref.cli.terminal import Progress, print_json, size
 from llama_ref.config import Config, preset
 from llama_ref.config.quantisation import Int4, as_released
-from llama_ref.errors import LlamaRefError, printable
+from llama_ref.errors import BadRequest, LlamaRefError, printable
 from llama_ref.loading import open_checkpoint
+from llama_ref.mapped import Identity
 from llama_ref.numerics import BFLOAT16, dtype_named
 from weights_tools import validate_golden
 from weights_tools.gguf_file import write_gguf_file
-from weights_tools.hf_folder import write_hf_folder
+from weights_tools.hf_folder import SHARD_BYTES, write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
 from weights_tools.quantising import in_fp8, in_int4
 from weights_tools.raw_folder import write_raw_folder
@@ -52,7 +56,7 @@ formats:
 example:
   python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
   python -m weights_tools synthetic llama-3.1-8b OUT --n-layers 4 --seed 7
-  python -m weights_tools convert path/to/checkpoint OUT --format meta
+  python -m weights_tools convert path/to/checkpoint OUT --format meta --shards 8
   python -m weights_tools convert path/to/checkpoint OUT.gguf --format gguf
   python -m weights_tools quantise path/to/checkpoint OUT --to fp8
   python -m weights_tools validate --device cuda"""
@@ -116,6 +120,15 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--format", choices=FORMATS, default="hf", help="of the files (hf)")
         default = "bfloat16" if verb is formula else "as stored"
         verb.add_argument("--dtype", choices=DTYPES, help=f"of the numbers ({default})")
+        verb.add_argument(
+            "--shards", type=int, default=1, metavar="N", help="files of the Meta layout (1)"
+        )
+        verb.add_argument(
+            "--shard-bytes", type=int, default=SHARD_BYTES, metavar="N", help="of the HF layout"
+        )
+        verb.add_argument(
+            "--resume", action="store_true", help="go on after an interrupt, file by file"
+        )
         verb.add_argument("--json", action="store_true", help="print one JSON object")
     validation = verbs.add_parser("validate", help="run other implementations on golden bundles")
     validate_golden.add_arguments(validation)
@@ -138,9 +151,14 @@ def _write(options: argparse.Namespace) -> None:
     elif options.verb == "quantise":
         int4 = Int4(spinquant=options.to == "int4-spinquant")
         tensors, write = in_int4(tensors, int4), partial(write_meta_folder, int4=int4)
+    how: dict[str, Any] = {"resume": _key(options, checkpoint) if options.resume else None}
+    if options.format == "meta":
+        how["shards"] = _at_least_1("--shards", options.shards)
+    if options.format == "hf":
+        how["shard_bytes"] = _at_least_1("--shard-bytes", options.shard_bytes)
     n_bytes = sum(stream.n_bytes for stream in tensors)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
-        write(options.out, config, tensors, progress.advance)
+        write(options.out, config, tensors, progress.advance, **how)
     written = {
         "path": str(options.out),
         "format": options.format,
@@ -154,6 +172,21 @@ def _write(options: argparse.Namespace) -> None:
     else:
         kinds = ", ".join(written["dtypes"])
         print(f"{printable(str(options.out))}: {len(tensors)} tensors, {size(n_bytes)}, {kinds}")
+
+
+def _at_least_1(name: str, value: int) -> int:
+    if value < 1:
+        raise BadRequest(name, expected="1 or more", found=value)
+    return value
+
+
+def _key(options: argparse.Namespace, checkpoint: Checkpoint) -> str:
+    """Return a name for this very conversion: of these files to this format."""
+    asked = {key: str(value) for key, value in vars(options).items() if key not in ("json", "out")}
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    names = {name for files in checkpoint.files.values() for name in files}
+    states = [tuple(Identity.of((folder / name).stat())) for name in sorted(names)]
+    return hashlib.sha256(json.dumps([asked, states]).encode()).hexdigest()[:16]
 
 
 def _open(options: argparse.Namespace) -> tuple[Checkpoint, Config]:

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,10 +19,11 @@ import numpy as np
 
 from llama_ref.checkpoint.gguf_blueprint import END_KEYS, FACTORS, FIELDS, factors_of
 from llama_ref.checkpoint.gguf_header import MAGIC, STORAGE
-from llama_ref.checkpoint.staging import move, staging_folder, writing
+from llama_ref.checkpoint.staging import writing
 from llama_ref.config import Config
-from llama_ref.errors import BadFile, BadRequest, Unsupported
+from llama_ref.errors import BadRequest, Unsupported
 from llama_ref.numerics import BFLOAT16
+from weights_tools.new_folder import Plan, write_files
 from weights_tools.streams import Stream
 
 ALIGNMENT, VERSION = 32, 3
@@ -32,7 +34,12 @@ BLOCKS = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "v
 
 
 def write_gguf_file(
-    path: Path, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+    path: Path,
+    config: Config,
+    tensors: Sequence[Stream],
+    advance: Callable[[int], object],
+    *,
+    resume: str | None = None,
 ) -> None:
     """Write a checkpoint that llama.cpp and `lr.load` open.
 
@@ -45,6 +52,8 @@ def write_gguf_file(
         With names and rows of layout "gguf".
     advance : function of int
         Told the bytes of each block as it is written.
+    resume : str, optional
+        As of `write_folder`; a file cut short is begun again.
 
     Raises
     ------
@@ -57,18 +66,19 @@ def write_gguf_file(
     """
     if path.suffix != ".gguf":
         raise BadRequest("file to write", expected="a name that ends in .gguf", found=path.name)
-    if path.exists():
-        raise BadRequest("file to write", expected="nothing there", found="a file", file=path)
+    _refuse(path)
     written = _as_stored(config, tensors)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with staging_folder(path.parent) as staging:
-        try:
-            with (staging / path.name).open("wb") as file:
-                _write(file, config, written, advance)
-        except OSError as error:
-            raise BadFile("cannot be written", found=error.strerror, file=path) from None
-        move(staging / path.name, path)
+    n_bytes = sum(stream.n_bytes for stream in tensors)
+    plan = Plan(path.name, n_bytes, partial(_write, config, written, advance))
+    write_files(path.parent, [plan], advance, resume, check=lambda folder: _refuse(path))
+
+
+def _refuse(path: Path) -> None:
+    """Raise `BadRequest` if something stands at the path."""
+    if path.exists():
+        raise BadRequest("file to write", expected="nothing there", found="a file", file=path)
 
 
 def _as_stored(config: Config, tensors: Sequence[Stream]) -> list[Stream]:
@@ -82,19 +92,21 @@ def _as_stored(config: Config, tensors: Sequence[Stream]) -> list[Stream]:
         return streams
     factor_P = factors_of(config.rope_scaling, config.head_dim, config.rope_theta)
     narrow_P = factor_P.astype("<f4")
-    factors = Stream(FACTORS, narrow_P.shape, narrow_P.dtype, lambda: iter([narrow_P]))
+    factors = Stream(FACTORS, narrow_P.shape, narrow_P.dtype, lambda *span: iter([narrow_P]))
     return [streams[0], factors, *streams[1:]]
 
 
 def _widened(stream: Stream) -> Stream:
     dtype = np.dtype("<f4")
     return replace(
-        stream, dtype=dtype, blocks=lambda: (block.astype(dtype) for block in stream.blocks())
+        stream,
+        dtype=dtype,
+        blocks=lambda *span: (block.astype(dtype) for block in stream.blocks(*span)),
     )
 
 
 def _write(
-    file: BinaryIO, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+    config: Config, tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
 ) -> None:
     entries = _entries(config)
     file.write(struct.pack("<4sIQQ", MAGIC, VERSION, len(tensors), len(entries)))

@@ -1,15 +1,31 @@
-"""A folder in the layout of Hugging Face: config.json, and safetensors in shards of 5 GB."""
+"""A folder in the layout of Hugging Face: config.json, and safetensors in shards.
+
+    [n: 8 bytes, little-endian] [header: n bytes of JSON] [tensors, one after the other]
+
+The header states where each tensor lies, and all sizes are known beforehand: so a shard is written
+from its first byte to its last, and a tensor is never held whole.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from llama_ref.checkpoint.write import write_hf
+import numpy as np
+
+from llama_ref.checkpoint.hf import INDEX, SINGLE
+from llama_ref.checkpoint.safetensors import DTYPES
+from llama_ref.checkpoint.write import METADATA
 from llama_ref.config import Config, quantisation, to_hf_dict
 from llama_ref.config.quantisation import Fp8
-from weights_tools.new_folder import make_folder
+from weights_tools.new_folder import Plan, write_folder
 from weights_tools.streams import Stream
+
+SHARD_BYTES = 5 * 10**9
+CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def write_hf_folder(
@@ -17,7 +33,10 @@ def write_hf_folder(
     config: Config,
     tensors: Sequence[Stream],
     advance: Callable[[int], object],
+    *,
     fp8: Fp8 | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    resume: str | None = None,
 ) -> None:
     """Write a checkpoint that transformers and `lr.load` open.
 
@@ -29,9 +48,13 @@ def write_hf_folder(
     tensors : sequence of Stream
         With names and rows of layout "hf".
     advance : function of int
-        Told the bytes of each tensor as it is written.
+        Told the bytes of each block as it is written.
     fp8 : Fp8, optional
         How they are quantised, for config.json to say so.
+    shard_bytes : int
+        Largest shard; a single tensor may exceed it.
+    resume : str, optional
+        As of `write_folder`.
 
     Raises
     ------
@@ -40,14 +63,61 @@ def write_hf_folder(
     BadFile
         If it cannot be written.
     """
-
-    def arrays():
-        for stream in tensors:
-            yield stream.name, stream.array()
-            advance(stream.n_bytes)
-
-    make_folder(folder)
     stated = to_hf_dict(config) | {"torch_dtype": tensors[0].dtype.name}
     if fp8:
         stated[quantisation.KEY] = fp8.as_dict()
-    write_hf(folder, stated, arrays())
+    shards = _shards(tensors, shard_bytes)
+    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [SINGLE]
+    plans = [
+        Plan(name, sum(s.n_bytes for s in shard), partial(_write_shard, shard, advance))
+        for name, shard in zip(names, shards, strict=True)
+    ]
+    if len(shards) > 1:
+        weight_map = {s.name: n for n, shard in zip(names, shards, strict=True) for s in shard}
+        total = {"total_size": sum(stream.n_bytes for stream in tensors)}
+        plans.append(Plan(INDEX, 0, _json({"metadata": total, "weight_map": weight_map})))
+    plans.append(Plan("config.json", 0, _json(stated)))
+    write_folder(folder, plans, advance, resume)
+
+
+def _shards(tensors: Sequence[Stream], shard_bytes: int) -> list[list[Stream]]:
+    """Return the tensors in order, in shards of no more than that many bytes where possible."""
+    shards: list[list[Stream]] = [[]]
+    used = 0
+    for stream in tensors:
+        if shards[-1] and used + stream.n_bytes > shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(stream)
+        used += stream.n_bytes
+    return shards
+
+
+def _write_shard(
+    tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
+) -> None:
+    header: dict[str, object] = {"__metadata__": METADATA}
+    at = 0
+    for stream in tensors:
+        place = [at, at + stream.n_bytes]
+        dtype = CODES[stream.dtype]
+        header[stream.name] = {"dtype": dtype, "shape": stream.shape, "data_offsets": place}
+        at += stream.n_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for stream in tensors:
+        for block in stream.blocks():
+            file.write(np.ascontiguousarray(block).view(np.uint8).data)
+            advance(block.nbytes)
+
+
+def _json(value: dict[str, object]) -> Callable[[BinaryIO], None]:
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    return write

@@ -1,4 +1,4 @@
-"""A folder in Meta's layout: params.json and one consolidated.00.pth.
+"""A folder in Meta's layout: params.json, and consolidated.00.pth or one file for each GPU.
 
 Names are Meta's, and so is the order of the query and key rows: the two numbers that RoPE turns
 together stand side by side. The file opens with `torch.load(..., weights_only=True)` and `lr.load`.
@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+
+from llama_ref.checkpoint.meta import CUT_BY_COLUMNS
 from llama_ref.config import Config, parse_meta_params
 from llama_ref.config.quantisation import Int4
-from llama_ref.errors import BadConfig, Unsupported
-from weights_tools.new_folder import write_whole
+from llama_ref.errors import BadConfig, BadRequest, Unsupported
+from weights_tools.new_folder import Plan, write_folder
 from weights_tools.state_dict import state_dict_program
 from weights_tools.streams import Stream
 from weights_tools.torch_archive import ArchiveWriter
 
-PARAMS, WEIGHTS = "params.json", "consolidated.00.pth"
+PARAMS = "params.json"
 
 
 def write_meta_folder(
@@ -28,7 +32,10 @@ def write_meta_folder(
     config: Config,
     tensors: Sequence[Stream],
     advance: Callable[[int], object],
+    *,
     int4: Int4 | None = None,
+    shards: int = 1,
+    resume: str | None = None,
 ) -> None:
     """Write a checkpoint as Meta's own downloads are.
 
@@ -43,11 +50,15 @@ def write_meta_folder(
         Told the bytes of each block as it is written.
     int4 : Int4, optional
         How they are quantised, for params.json to say so.
+    shards : int
+        How many files to cut every matrix over, as for so many GPUs: 8 for 70B and 405B.
+    resume : str, optional
+        As of `write_folder`.
 
     Raises
     ------
     BadRequest
-        If the folder holds a checkpoint.
+        If the folder holds a checkpoint, or a matrix cannot be cut into so many parts.
     Unsupported
         If params.json cannot state the blueprint.
     BadFile
@@ -57,24 +68,65 @@ def write_meta_folder(
     if int4:
         params |= int4.as_dict()
 
-    def blocks_of(stream: Stream) -> Iterator[bytes]:
+    names = [f"consolidated.{rank:02d}.pth" for rank in range(shards)]
+    plans = []
+    for rank, name in enumerate(names):
+        own = [cut(stream, rank, shards) for stream in tensors]
+        n_bytes = sum(stream.n_bytes for stream in own)
+        plans.append(Plan(name, n_bytes, partial(_write_archive, own, advance)))
+    text = (json.dumps(params, indent=1) + "\n").encode()
+
+    def write_params(file: BinaryIO) -> None:
+        file.write(text)
+
+    plans.append(Plan(PARAMS, 0, write_params))
+    write_folder(folder, plans, advance, resume)
+
+
+def _write_archive(
+    tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
+) -> None:
+    def bytes_of(stream: Stream) -> Iterator[bytes]:
         for block in stream.blocks():
             yield block.tobytes()
             advance(block.nbytes)
 
-    def write(staging: Path) -> list[str]:
-        with (staging / WEIGHTS).open("wb") as file:
-            archive = ArchiveWriter(file)
-            archive.add("data.pkl", [state_dict_program(tensors)])
-            archive.add("byteorder", [b"little"])
-            for i, stream in enumerate(tensors):
-                archive.add(f"data/{i}", blocks_of(stream))
-            archive.add("version", [b"3\n"])
-            archive.finish()
-        (staging / PARAMS).write_text(json.dumps(params, indent=1) + "\n", encoding="utf-8")
-        return [WEIGHTS, PARAMS]
+    archive = ArchiveWriter(file)
+    archive.add("data.pkl", [state_dict_program(tensors)])
+    archive.add("byteorder", [b"little"])
+    for i, stream in enumerate(tensors):
+        archive.add(f"data/{i}", bytes_of(stream))
+    archive.add("version", [b"3\n"])
+    archive.finish()
 
-    write_whole(folder, write)
+
+def cut(stream: Stream, rank: int, shards: int) -> Stream:
+    """Return what one of several files holds of a tensor: rows, columns, or a copy of a vector.
+
+    Raises
+    ------
+    BadRequest
+        If the matrix cannot be cut into so many parts.
+    """
+    if shards == 1 or len(stream.shape) == 1:
+        return stream
+    owner = stream.name.removesuffix(".weight").rpartition(".")[2]
+    axis = 1 if owner in CUT_BY_COLUMNS else 0
+    part, rest = divmod(stream.shape[axis], shards)
+    if rest:
+        expected = f"a divisor of {stream.shape[axis]}, the length of {stream.name}"
+        raise BadRequest("shards", expected=expected, found=shards)
+    lo, hi = rank * part, (rank + 1) * part
+    if axis == 0:
+        shape = (part, stream.shape[1])
+        return replace(stream, shape=shape, blocks=lambda: stream.blocks(lo, hi))
+    shape = (stream.shape[0], part)
+    columns = slice(lo, hi)
+    return replace(
+        stream,
+        shape=shape,
+        blocks=lambda: (np.ascontiguousarray(block[:, columns]) for block in stream.blocks()),
+    )
 
 
 def to_meta_params(config: Config) -> dict[str, Any]:

@@ -1,14 +1,23 @@
-"""A checkpoint folder that is there whole or not at all, and never in the place of another.
+"""Files that are there whole or not at all, verified, and never in the place of others.
 
-Files are written into a hidden folder beside their place and then renamed, the one that a reader
-looks for last. An error, a full disk or an interrupt leaves the folder as it was.
+Each file is written into a hidden folder beside its place, read back and compared with what was
+written, and renamed when all are there, the one that a reader looks for last. An error, a full disk
+or an interrupt leaves the folder as it was.
+
+With a key for resuming, the hidden folder stays when the writing is cut short, with the files that
+were finished and a list of them. The same command goes on where it was.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from llama_ref.checkpoint.staging import move, staging_folder, writing
 from llama_ref.errors import BadFile, BadRequest, shown
@@ -16,6 +25,26 @@ from llama_ref.files import list_folder
 
 PART = re.compile(r"(config|params|index)\.json|.*\.(safetensors|pth|bin)", re.DOTALL)
 """Names of files that belong to a checkpoint of any of the formats."""
+
+FINISHED = "finished.json"
+READ_BYTES = 2**24
+
+
+class Plan(NamedTuple):
+    """A file to be written.
+
+    Attributes
+    ----------
+    name : str
+    n_bytes : int
+        Of tensors in it, by which progress is counted.
+    write : function of binary file
+        Writes all of it, from the beginning to the end.
+    """
+
+    name: str
+    n_bytes: int
+    write: Callable[[BinaryIO], None]
 
 
 def refuse_checkpoint(folder: Path) -> None:
@@ -39,45 +68,129 @@ def refuse_checkpoint(folder: Path) -> None:
         )
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder if it does not exist, and raise `BadRequest` if it holds a checkpoint.
-
-    Raises
-    ------
-    BadRequest
-        If it holds one.
-    BadFile
-        If it cannot be made.
-    """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    refuse_checkpoint(folder)
-
-
-def write_whole(folder: Path, write: Callable[[Path], list[str]]) -> None:
-    """Let `write` fill a hidden folder, then move what it wrote to its place.
+def write_folder(
+    folder: Path,
+    plans: Sequence[Plan],
+    advance: Callable[[int], object],
+    resume: str | None = None,
+) -> None:
+    """Write all files of a checkpoint into a folder.
 
     Parameters
     ----------
     folder : Path
         Made if it does not exist.
-    write : function of Path
-        Writes files into the folder it is given; returns their names, in the order in which they
-        are to appear.
+    plans : sequence of Plan
+        In the order in which the files are to appear.
+    advance : function of int
+        Told the bytes of files that need not be written again.
+    resume : str, optional
+        A name for this very conversion: what was finished under it is kept when it is cut short.
 
     Raises
     ------
     BadRequest
         If the folder holds a checkpoint, before or after the writing.
     BadFile
-        If it cannot be written.
+        If it cannot be written, or does not hold what was written.
     """
-    make_folder(folder)
-    with staging_folder(folder) as staging:
-        try:
-            names = write(staging)
-        except OSError as error:  # a full disk; what is wrong with the source says so itself
-            raise BadFile("cannot be written", found=error.strerror, file=folder) from None
-        refuse_checkpoint(folder)
-        for name in names:
-            move(staging / name, folder / name)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    refuse_checkpoint(folder)
+    write_files(folder, plans, advance, resume, check=refuse_checkpoint)
+
+
+def write_files(
+    folder: Path,
+    plans: Sequence[Plan],
+    advance: Callable[[int], object],
+    resume: str | None = None,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Write files into a folder that is there; `check` it once more before they appear."""
+    with _staging(folder, resume) as staging:
+        finished = _finished(staging)
+        for plan in plans:
+            if _is_there(staging / plan.name, finished.get(plan.name)):
+                advance(plan.n_bytes)
+                continue
+            try:
+                finished[plan.name] = _write_one(staging / plan.name, plan)
+            except OSError as error:  # a full disk; what is wrong with the source says so itself
+                raise BadFile("cannot be written", found=error.strerror, file=folder) from None
+            if resume:
+                (staging / FINISHED).write_text(json.dumps(finished), encoding="utf-8")
+        check(folder)
+        for plan in plans:
+            move(staging / plan.name, folder / plan.name)
+
+
+@contextmanager
+def _staging(folder: Path, resume: str | None) -> Iterator[Path]:
+    """Lend a hidden folder; with a name for resuming it is the same one each time."""
+    if not resume:
+        with staging_folder(folder) as staging:
+            yield staging
+        return
+    staging = folder / f".partial-{resume}"
+    with writing(folder):
+        staging.mkdir(mode=0o700, exist_ok=True)
+    yield staging
+    shutil.rmtree(staging, ignore_errors=True)  # not after an error: it is what to go on from
+
+
+def _finished(staging: Path) -> dict[str, list[int]]:
+    """Return the files that were finished before, with size and checksum."""
+    with suppress(OSError, ValueError):
+        return dict(json.loads((staging / FINISHED).read_text(encoding="utf-8")))
+    return {}
+
+
+def _is_there(path: Path, stated: list[int] | None) -> bool:
+    """Tell whether a file is there with the bytes that were written into it."""
+    with suppress(OSError):
+        return stated is not None and [path.stat().st_size, _checksum(path)] == stated
+    return False
+
+
+class _Checked:
+    """A file open for writing that keeps a checksum of what goes into it."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.checksum, self.n_bytes = file, 0, 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write, and take note."""
+        self.checksum = zlib.crc32(data, self.checksum)
+        n = self._file.write(data)
+        self.n_bytes += n
+        return n
+
+    def tell(self) -> int:
+        """Return how many bytes there are by now."""
+        return self.n_bytes
+
+
+def _write_one(path: Path, plan: Plan) -> list[int]:
+    """Write one file and read it back; return its size and checksum."""
+    with path.open("wb") as file:
+        checked = _Checked(file)
+        plan.write(checked)  # type: ignore[arg-type]
+    found = [path.stat().st_size, _checksum(path)]
+    if found != [checked.n_bytes, checked.checksum]:
+        raise BadFile(
+            f"file {shown(plan.name)}",
+            expected="what was written into it",
+            found="other bytes",
+            next_step="the disk or the memory of this machine cannot be trusted",
+            file=path.parent,
+        )
+    return found
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            checksum = zlib.crc32(data, checksum)
+    return checksum

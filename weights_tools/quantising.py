@@ -23,7 +23,7 @@ from llama_ref.dynamic_quantisation import fp8_per_token
 from llama_ref.errors import Unsupported
 from llama_ref.hadamard import hadamard
 from llama_ref.numerics import FLOAT8
-from weights_tools.streams import Stream
+from weights_tools.streams import Blocks, Stream
 
 How = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ROWS_AT_A_TIME = 256
@@ -110,11 +110,11 @@ def _in_fp8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return fp8_per_token(rows, upper_bound=None)
 
 
-def _part(stream: Stream, which: int, how: How = _in_fp8) -> Callable[[], Iterator[np.ndarray]]:
+def _part(stream: Stream, which: int, how: How = _in_fp8) -> Blocks:
     """Return a function that yields the numbers (0) or the scales (1) of a matrix."""
 
-    def blocks() -> Iterator[np.ndarray]:
-        for block in stream.blocks():
+    def blocks(*span: int) -> Iterator[np.ndarray]:
+        for block in stream.blocks(*span):
             for lo in range(0, len(block), ROWS_AT_A_TIME):
                 yield how(block[lo : lo + ROWS_AT_A_TIME])[which]
 

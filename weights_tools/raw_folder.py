@@ -13,18 +13,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.config import Config, to_hf_dict
-from weights_tools.new_folder import write_whole
+from weights_tools.new_folder import Plan, write_folder
 from weights_tools.streams import Stream
 
 SHORT_NAMES = {dtype: name.lower() for name, dtype in DTYPES.items()}
 
 
 def write_raw_folder(
-    folder: Path, config: Config, tensors: Sequence[Stream], advance: Callable[[int], object]
+    folder: Path,
+    config: Config,
+    tensors: Sequence[Stream],
+    advance: Callable[[int], object],
+    *,
+    resume: str | None = None,
 ) -> None:
     """Write a file of numbers for each tensor, and the index.
 
@@ -36,6 +43,8 @@ def write_raw_folder(
     tensors : sequence of Stream
     advance : function of int
         Told the bytes of each block as it is written.
+    resume : str, optional
+        As of `write_folder`.
 
     Raises
     ------
@@ -45,22 +54,24 @@ def write_raw_folder(
         If it cannot be written.
     """
 
-    def write(staging: Path) -> list[str]:
-        index: dict[str, dict[str, object]] = {}
-        for stream in tensors:
-            file = f"{stream.name}.bin"
-            with (staging / file).open("wb") as out:
-                for block in stream.blocks():
-                    out.write(block.tobytes())
-                    advance(block.nbytes)
-            index[stream.name] = {
-                "file": file,
-                "dtype": SHORT_NAMES[stream.dtype],
-                "shape": list(stream.shape),
-                "offset": 0,
-            }
-        for name, content in (("index.json", index), ("config.json", to_hf_dict(config))):
-            (staging / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        return [f"{name}.bin" for name in index] + ["index.json", "config.json"]
+    def numbers(stream: Stream, file: BinaryIO) -> None:
+        for block in stream.blocks():
+            file.write(block.tobytes())
+            advance(block.nbytes)
 
-    write_whole(folder, write)
+    def text(content: dict[str, Any], file: BinaryIO) -> None:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+    index = {
+        stream.name: {
+            "file": f"{stream.name}.bin",
+            "dtype": SHORT_NAMES[stream.dtype],
+            "shape": list(stream.shape),
+            "offset": 0,
+        }
+        for stream in tensors
+    }
+    plans = [Plan(f"{s.name}.bin", s.n_bytes, partial(numbers, s)) for s in tensors]
+    for name, content in (("index.json", index), ("config.json", to_hf_dict(config))):
+        plans.append(Plan(name, 0, partial(text, content)))
+    write_folder(folder, plans, advance, resume)

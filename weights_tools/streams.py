@@ -31,6 +31,9 @@ ROTATED = {
 }
 """How the names of matrices end whose rows RoPE pairs."""
 
+Blocks = Callable[..., Iterator[np.ndarray]]
+"""Called with no span for all rows, or with lo and hi."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -43,14 +46,14 @@ class Stream:
     shape : tuple of int
     dtype : dtype
         Little-endian.
-    blocks : function
-        Returns a fresh iterator over the tensor, some rows at a time.
+    blocks : function of (int, int)
+        Returns a fresh iterator over the tensor, or over rows lo to hi - 1, some at a time.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    blocks: Callable[[], Iterator[np.ndarray]]
+    blocks: Blocks
 
     @property
     def n_bytes(self) -> int:
@@ -143,18 +146,23 @@ def reordered_rows(head_HD: np.ndarray, layout: str) -> np.ndarray:
     return head_HD.reshape(axes).swapaxes(0, 1).reshape(H, D)
 
 
-def _rows(tensor: Tensor) -> Callable[[], Iterator[np.ndarray]]:
-    return lambda: (rows for _, rows in row_blocks(tensor))
+def _rows(tensor: Tensor) -> Blocks:
+    def blocks(lo: int = 0, hi: int | None = None) -> Iterator[np.ndarray]:
+        end = tensor.shape[0] if hi is None else hi
+        for start, rows in row_blocks(tensor):
+            if start < end and start + len(rows) > lo:
+                yield rows[max(lo - start, 0) : end - start]
+
+    return blocks
 
 
-def _heads(tensor: Tensor, head_dim: int, layout: str) -> Callable[[], Iterator[np.ndarray]]:
-    return lambda: (
-        reordered_rows(rows_of(tensor, row, row + head_dim), layout)
-        for row in range(0, tensor.shape[0], head_dim)
-    )
+def _heads(tensor: Tensor, head_dim: int, layout: str) -> Blocks:
+    def blocks(lo: int = 0, hi: int | None = None) -> Iterator[np.ndarray]:
+        for row in range(lo, tensor.shape[0] if hi is None else hi, head_dim):
+            yield reordered_rows(rows_of(tensor, row, row + head_dim), layout)
+
+    return blocks
 
 
-def _rounded(
-    blocks: Callable[[], Iterator[np.ndarray]], dtype: np.dtype
-) -> Callable[[], Iterator[np.ndarray]]:
-    return lambda: (np.ascontiguousarray(round_to(block, dtype)) for block in blocks())
+def _rounded(blocks: Blocks, dtype: np.dtype) -> Blocks:
+    return lambda *span: (np.ascontiguousarray(round_to(b, dtype)) for b in blocks(*span))

@@ -118,8 +118,8 @@ def with_fp8(checkpoint: Checkpoint, fp8: Fp8, *, quantised_activations: bool) -
     for name in checkpoint:
         owner = name.removesuffix(SCALE)
         if name.endswith(SCALE) and not isinstance(tensors.get(owner), ScaledRows):
-            thing = f"tensor {shown(name)}"
-            raise BadFile(thing, expected="a matrix in float8 that it is the scale of", file=checkpoint.path)
+            expected = "a matrix in float8 that it is the scale of"
+            raise BadFile(f"tensor {shown(name)}", expected=expected, file=checkpoint.path)
     return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)
 
 

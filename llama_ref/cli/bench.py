@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from llama_ref.bench.context import Context, measure_context
 from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
@@ -28,7 +29,7 @@ from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.bench.streaming import measure_streaming
 from llama_ref.checkpoint import synthetic, write_hf
-from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, size, table
+from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, seconds, size, table
 from llama_ref.config import Config, preset, to_hf_dict
 from llama_ref.errors import BadRequest
 from llama_ref.loading import open_checkpoint
@@ -45,8 +46,8 @@ EXAMPLE = """\
   llama-ref bench --peers transformers,llama.cpp --keep bench-1b"""
 
 WHAT = Turn._fields  # prefill, decode
-MOST_PACKED = 256
-STREAM_PROMPT = 16
+MOST_PACKED, LONGEST_CONTEXT = 256, 2**17
+STREAM_PROMPT, BAR = 16, 30
 PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 
 
@@ -77,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--packed", default="", help="decode that many requests at once too, as in 8,16"
     )
     parser.add_argument(
+        "--context", default="", help="what contexts of that many tokens cost, as in 512,8192"
+    )
+    parser.add_argument(
         "--stream", metavar="SIZE", help="also read the files cold, with that much memory: 2GB"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -88,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
-    _sizes(options.packed)
+    _numbers("--packed", options.packed, MOST_PACKED)
+    _numbers("--context", options.context, LONGEST_CONTEXT)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
         entries = dict.fromkeys(["llama_ref", "machine", *peers], folder)
@@ -127,9 +132,14 @@ def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     if options.packed:
         with Progress("packing requests"):
             how = {"n_decode": options.decode, "rounds": options.rounds}
-            sizes = _sizes(options.packed)
+            sizes = _numbers("--packed", options.packed, MOST_PACKED)
             packed = measure_packed(folder, sizes, threads=options.threads, **how)
         extra["packed"] = [size._asdict() for size in packed]
+    if options.context:
+        with Progress("measuring long contexts"):
+            lengths = _numbers("--context", options.context, LONGEST_CONTEXT)
+            rows = measure_context(folder, lengths, threads=options.threads)
+        extra["context"] = [row._asdict() for row in rows]
     if options.stream:
         with Progress("reading files that are not in memory"):
             how = {"n_prompt": STREAM_PROMPT, "rounds": options.rounds}
@@ -137,13 +147,13 @@ def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return extra
 
 
-def _sizes(words: str) -> list[int]:
-    """Return the numbers of requests to pack."""
+def _numbers(name: str, words: str, most: int) -> list[int]:
+    """Return the numbers that an option lists."""
     numbers = [word.strip() for word in words.split(",") if word.strip()]
     for number in numbers:
-        if not number.isdecimal() or not 1 <= int(number) <= MOST_PACKED:
-            expected = f"numbers from 1 to {MOST_PACKED}, with commas"
-            raise BadRequest("--packed", expected=expected, found=number)
+        if not number.isdecimal() or not 1 <= int(number) <= most:
+            expected = f"numbers from 1 to {most:,}, with commas"
+            raise BadRequest(name, expected=expected, found=number)
     return [int(number) for number in numbers]
 
 
@@ -216,6 +226,10 @@ def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace)
     for name, ratios in figures["ratio_to"].items():
         speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
     print_lines(table(speeds, "<>>>>"), indent="  ")
+    if "context" in figures:
+        print("\n" + paint("bold", "time of a token after a context"))
+        rows = _context_rows([Context(**row) for row in figures["context"]])
+        print_lines(table(rows, ">>>>><"), indent="  ")
     if "packed" in figures:
         print("\n" + paint("bold", "tokens/s: requests decoded at once"))
         print_lines(
@@ -250,6 +264,21 @@ def _machine_rows(config: Config, figures: dict[str, Any]) -> list[tuple[str, st
         said = f"{speed / 1e9:.2f} GB/s cold in {size(peak)}, {share:.2f} of plain reading"
         rows.append(("stream", said))
     return rows
+
+
+def _context_rows(rows: list[Context]) -> list[tuple[str, ...]]:
+    """Return the cost at each length, with a bar for the time of a token: attention, the rest."""
+    longest = max(row.attention_seconds + row.other_seconds for row in rows)
+    table_rows: list[tuple[str, ...]] = [
+        ("context", "attention", "the rest", "prompt", "its memory", "")
+    ]
+    for row in rows:
+        bar = "▓" * round(BAR * row.attention_seconds / longest)
+        bar += "░" * round(BAR * row.other_seconds / longest)
+        times = (seconds(row.attention_seconds), seconds(row.other_seconds))
+        cost = (seconds(row.prompt_seconds), size(row.prompt_bytes))
+        table_rows.append((f"{row.n_tokens:,}", *times, *cost, bar))
+    return table_rows
 
 
 def _packed_row(row: Packed) -> tuple[str, ...]:

@@ -16,16 +16,20 @@ meta-llama/llama-models, models/llama3/model.py; eager_attention_forward in tran
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from llama_ref.errors import BadRequest, NonFiniteError
 from llama_ref.numerics import round_to, widen
 from llama_ref.ops.softmax import softmax
+from llama_ref.threads import blas_has_threads, in_all_threads
 
-SCORES_PER_BLOCK = 2**22
-"""Scores held at once by `attention`: 16 MiB of float32."""
+SCORES_PER_PIECE, MANY_QUERIES = 2**22, 256
+"""Scores that a thread holds at once, 16 MiB of float32; and queries, at the most."""
+
+FEW_SCORES = 2**15
+"""Up to here all heads are one piece, as no thread is worth waking."""
 
 Scaling = Callable[[np.ndarray, int], np.ndarray]
 
@@ -83,13 +87,36 @@ def attention(
     T, N, _ = query_TNH.shape
     S = key_SKH.shape[0]
     ctx_TNH = np.empty_like(query_TNH)
-    n_queries = max(1, SCORES_PER_BLOCK // (N * S))
-    for lo in range(0, T, n_queries):
-        hi = min(lo + n_queries, T)
-        seen = S - T + hi  # by the last query of the block: no later key is read
-        scores_KGTS = attention_scores(query_TNH[lo:hi], key_SKH[:seen], scaling=scaling)
-        ctx_TNH[lo:hi] = attention_mix(attention_probs(scores_KGTS), value_SKH[:seen])
+    K, G = key_SKH.shape[1], N // key_SKH.shape[1]
+    alone = T * N * S <= FEW_SCORES or (T == 1 and blas_has_threads())
+    pieces = iter([(0, T, slice(0, K))] if alone else _pieces(T, S, K, G))  # shared by all threads
+
+    def work() -> None:
+        for lo, hi, heads in pieces:
+            seen = S - T + hi  # by the last query of the piece: no later key is read
+            own = slice(heads.start * G, heads.stop * G)
+            scores_KGTS = attention_scores(
+                query_TNH[lo:hi, own], key_SKH[:seen, heads], scaling=scaling
+            )
+            probs_KGTS = attention_probs(scores_KGTS)
+            ctx_TNH[lo:hi, own] = attention_mix(probs_KGTS, value_SKH[:seen, heads])
+
+    if alone:
+        work()
+    else:
+        in_all_threads(work, at_most=K)
     return ctx_TNH
+
+
+def _pieces(T: int, S: int, K: int, G: int) -> Iterator[tuple[int, int, slice]]:
+    """Yield queries lo to hi - 1 and the one key head that they are worked on with.
+
+    The keys of one head at a time are read again and again from a cache, and not from memory.
+    """
+    n_queries = max(1, min(SCORES_PER_PIECE // (G * S), MANY_QUERIES))
+    for k in range(K):
+        for lo in range(0, T, n_queries):
+            yield lo, min(lo + n_queries, T), slice(k, k + 1)
 
 
 def packed_attention(

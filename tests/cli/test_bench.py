@@ -49,6 +49,19 @@ def test_packed_requests_are_measured_beside_one_alone(folder, capsys):
     assert "many" in capsys.readouterr().err
 
 
+def test_contexts_are_measured_one_by_one(folder, capsys):
+    """Each length has the time of a token, in attention and besides, and its memory."""
+    words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]
+    assert main(["bench", str(folder), "--context", "16,600", *words]) == 0
+    assert "600" in capsys.readouterr().out
+    assert main(["bench", str(folder), "--context", "16,600", *words, "--json"]) == 0
+    short, long = json.loads(capsys.readouterr().out)["context"]
+    assert long["attention_seconds"] > short["attention_seconds"] > 0
+    assert long["other_seconds"] > 0
+    assert main(["bench", str(folder), "--context", "0", *words]) == 2
+    assert "--context" in capsys.readouterr().err
+
+
 def test_streaming_is_measured_beside_plain_reading(folder, capsys):
     """A cold pass within a budget has its speed, its ratio to reading alone, and its memory."""
     words = ["--prompt", "8", "--decode", "2", "--rounds", "1", "--threads", "1"]

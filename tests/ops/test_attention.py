@@ -186,7 +186,8 @@ def test_every_step_is_the_peers(case):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_in_blocks_is_the_peers(case, scores_per_block, monkeypatch):
     """However few queries a block holds, the mixture is the peer's."""
-    monkeypatch.setattr(attention_file, "SCORES_PER_BLOCK", scores_per_block)
+    monkeypatch.setattr(attention_file, "SCORES_PER_PIECE", scores_per_block)
+    monkeypatch.setattr(attention_file, "FEW_SCORES", 0)
     query_TNH, key_SKH, value_SKH, scaling = arguments(case)
     ctx_TNH = attention(query_TNH, key_SKH, value_SKH, scaling=scaling)
     assert_golden(ctx_TNH, case.results["ctx_TNH"])

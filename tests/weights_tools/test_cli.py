@@ -20,7 +20,7 @@ from tests.checkpoint import pth_files
 from tests.models import TINY, tiny_ids
 from weights_tools.__main__ import main
 from weights_tools.meta_folder import to_meta_params
-from weights_tools.new_folder import write_whole
+from weights_tools.new_folder import Plan, write_folder
 from weights_tools.streams import reordered_rows
 from weights_tools.torch_archive import FLAGS, Entry
 
@@ -206,12 +206,12 @@ def test_an_existing_checkpoint_is_not_overwritten(tmp_path, capsys, form, preci
 def test_an_interrupted_write_leaves_nothing(tmp_path, stop):
     """Whatever stops the writing passes through, and no file is left."""
 
-    def write(staging):
-        (staging / "a.bin").write_bytes(b"half")
+    def write(file):
+        file.write(b"half")
         raise stop
 
     with pytest.raises(stop if isinstance(stop, type) else type(stop)):
-        write_whole(tmp_path / "out", write)
+        write_folder(tmp_path / "out", [Plan("a.bin", 8, write)], lambda n: None)
     assert names_in(tmp_path / "out") == []
 
 
