@@ -55,6 +55,25 @@ class Matrix(Protocol):
         ...
 
 
+class AllRows:
+    """What gives NumPy all rows of a `Matrix` as one array, for whoever asks for that."""
+
+    shape: tuple[int, ...]
+
+    def rows(self, lo: int, hi: int) -> np.ndarray:
+        """Return rows lo to hi - 1."""
+        raise NotImplementedError
+
+    def __array__(
+        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        """Read or compute all rows."""
+        if copy is False:
+            raise BadRequest("a matrix that is no array, as one", expected="leave to copy it")
+        whole = self.rows(0, self.shape[0])
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
 def rows_of(matrix: np.ndarray | Matrix, lo: int, hi: int) -> np.ndarray:
     """Return rows lo to hi - 1 of an array (a view) or of a `Matrix` (which may compute them)."""
     return matrix[lo:hi] if isinstance(matrix, np.ndarray) else matrix.rows(lo, hi)

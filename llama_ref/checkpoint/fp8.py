@@ -21,12 +21,12 @@ from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.config.quantisation import Fp8
 from llama_ref.dynamic_quantisation import rounded_to_fp8
 from llama_ref.errors import BadFile, BadRequest, shown
-from llama_ref.numerics import FLOAT8, rows_of
+from llama_ref.numerics import FLOAT8, AllRows, rows_of
 
 SCALE = "_scale"
 
 
-class ScaledRows:
+class ScaledRows(AllRows):
     """A matrix of narrow numbers with a scale for each row; implements `numerics.Matrix`.
 
     Parameters
@@ -65,15 +65,6 @@ class ScaledRows:
     def over(self, change: Callable[[np.ndarray], Tensor]) -> ScaledRows:
         """Return the same matrix over numbers that are had in another way."""
         return ScaledRows(changed(self.stored, change), self.scale_F1, self.prepare)
-
-    def __array__(
-        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        """Return all of it as floats."""
-        if copy is False:
-            raise BadRequest("a quantised matrix as an array", expected="leave to make it floats")
-        whole = self.rows(0, self.shape[0])
-        return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"<ScaledRows {self.shape} {self.stored.dtype}>"

@@ -20,7 +20,7 @@ import numpy as np
 from llama_ref.checkpoint.gguf_header import Header, StoredTensor, read_gguf_header
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.errors import BadRequest, Unsupported
-from llama_ref.numerics import BFLOAT16, rows_of
+from llama_ref.numerics import BFLOAT16, AllRows, rows_of
 
 DTYPES = {
     "F32": np.dtype("<f4"),
@@ -30,7 +30,7 @@ DTYPES = {
 }
 
 
-class BlockMatrix:
+class BlockMatrix(AllRows):
     """A matrix stored in quantised blocks; implements `numerics.Matrix`.
 
     Parameters
@@ -68,15 +68,6 @@ class BlockMatrix:
     def over(self, change: Callable[[np.ndarray], Tensor]) -> BlockMatrix:
         """Return the same matrix over blocks that are had in another way."""
         return BlockMatrix(changed(self.raw, change), self.kind, self.shape[1])
-
-    def __array__(
-        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        """Return all of it as floats."""
-        if copy is False:
-            raise BadRequest("a quantised matrix as an array", expected="leave to make it floats")
-        whole = self.rows(0, self.shape[0])
-        return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"<BlockMatrix {self.shape} {self.kind}>"

@@ -25,14 +25,14 @@ from llama_ref.config.quantisation import Int4
 from llama_ref.dynamic_quantisation import rounded_to_int8
 from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.hadamard import hadamard
-from llama_ref.numerics import rows_of
+from llama_ref.numerics import AllRows, rows_of
 
 BY_ROW = ("output.weight", "tok_embeddings.weight")
 LEAST, LARGEST = -8, 7
 Prepare = Callable[[np.ndarray], np.ndarray]
 
 
-class GroupedRows:
+class GroupedRows(AllRows):
     """A matrix of 4-bit numbers with a scale for each group of a row; implements `numerics.Matrix`.
 
     Parameters
@@ -79,13 +79,6 @@ class GroupedRows:
         """Return the same matrix over numbers that are had in another way."""
         return GroupedRows(changed(self.stored, change), self.scale, self.prepare, self.name)
 
-    def __array__(
-        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        """Return all of it as floats."""
-        whole = self.rows(0, self.shape[0])
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
     def __repr__(self) -> str:
         return f"<GroupedRows {self.shape} int4>"
 
@@ -105,7 +98,7 @@ class Adaptor:
         return up @ self.down.astype(np.float32)
 
 
-class SumOfMatrices:
+class SumOfMatrices(AllRows):
     """A quantised matrix and its adaptor, which `linear` multiplies with one after the other."""
 
     ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
@@ -121,13 +114,6 @@ class SumOfMatrices:
     def over(self, change: Callable[[np.ndarray], Tensor]) -> SumOfMatrices:
         """Return the same sum over numbers that are had in another way."""
         return SumOfMatrices(*(changed(term, change) for term in self.terms))
-
-    def __array__(
-        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        """Return all of it as floats."""
-        whole = self.rows(0, self.shape[0])
-        return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
 def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool) -> Checkpoint:

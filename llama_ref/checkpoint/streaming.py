@@ -18,7 +18,7 @@ from threading import Lock
 import numpy as np
 
 from llama_ref.checkpoint.ranges import MappedRange, Range
-from llama_ref.numerics import Matrix
+from llama_ref.numerics import AllRows, Matrix
 
 STEP = 2**24
 """Bytes asked for, or let go of, at a time."""
@@ -80,7 +80,7 @@ class Stream:
                     break
 
 
-class StreamedMatrix:
+class StreamedMatrix(AllRows):
     """A matrix of a stream, whose rows are asked for in order; implements `numerics.Matrix`."""
 
     ndim = 2
@@ -113,12 +113,6 @@ class StreamedMatrix:
             self._gone = end
         if end == self.source.n_bytes:  # the next pass begins anew
             self._gone = self._asked = 0
-
-    def __array__(
-        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        """Read all of it."""
-        return np.array(self.source.rows(0, self.shape[0]), dtype=dtype)
 
 
 class LookedUpMatrix:
