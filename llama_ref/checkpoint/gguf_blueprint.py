@@ -91,10 +91,10 @@ def blueprint_of(header: Header, checkpoint: Checkpoint, path: str | os.PathLike
     n_heads = stated.whole(FIELDS["n_heads"], 1, MAX_SIZE)
     n_kv_heads = stated.get(FIELDS["n_kv_heads"])
     head_dim = _head_dim(stated, d_model // n_heads)
-    rope_theta = _decimal(stated.get(FIELDS["rope_theta"]) or 10_000.0)
+    rope_theta = _theta(stated)
     n_rows = checkpoint[EMBEDDING].shape[0] if EMBEDDING in checkpoint else None
     vocab_size = stated.get(FIELDS["vocab_size"])
-    ends = [header.entries[key] for key in END_KEYS if key in header.entries]
+    ends = [stated.whole(key, 0, MAX_SIZE) for key in END_KEYS if key in stated]
     return stated.build(
         Config,
         FIELDS,
@@ -123,6 +123,15 @@ def _head_dim(stated: JsonObject, by_default: int) -> Any:
         if value != next(iter(found.values())):
             raise stated.bad(key, expected=next(iter(found.values())), found=shown(value))
     return next(iter(found.values()), by_default)
+
+
+def _theta(stated: JsonObject) -> float:
+    """Return the base of RoPE; a file without one means 10,000."""
+    key = FIELDS["rope_theta"]
+    value = stated.get(key) if key in stated else 10_000.0
+    if type(value) is not float or not 0 < value < float("inf"):
+        raise stated.bad(key, expected="a positive number", found=shown(value))
+    return _decimal(value)
 
 
 def _decimal(value: Any) -> Any:

@@ -140,6 +140,13 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
         if tensor.dtype != np.int8:
             continue
         owner = name.removesuffix(".weight")
+        if len(tensor.shape) != 2 or (name not in BY_ROW and tensor.shape[1] % int4.group_size):
+            raise BadFile(
+                f"tensor {shown(name)}",
+                expected=f"a matrix of rows of groups of {int4.group_size}",
+                found=f"shape {tuple(tensor.shape)}",
+                file=checkpoint.path,
+            )
         used.add(name)
         prepare: Prepare | None = rounding
         if int4.spinquant and owner.endswith(".w2"):
@@ -182,7 +189,7 @@ def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[s
             file=checkpoint.path,
         )
     used.add(name)
-    return np.array(tensor)
+    return np.array(tensor).reshape(shape)
 
 
 def _check_zeros(checkpoint: Checkpoint, used: set[str]) -> None:

@@ -39,7 +39,7 @@ class Checkpoint(Mapping[str, Tensor]):
     ----------
     path : Path
         The folder or file that was opened.
-    layout : {"hf", "meta"}
+    layout : {"hf", "meta", "gguf"}
         Whose names, and whose order of the query and key rows (half-split or interleaved).
     tensors : mapping of str to Tensor
         In stored order.

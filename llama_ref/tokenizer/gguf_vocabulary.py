@@ -94,14 +94,25 @@ def _sentencepiece(entries: Mapping[str, Any], file: str | os.PathLike[str]) -> 
         _field(1, _field(1, piece.encode()) + _field(2, float(score)) + _field(3, kind))
         for piece, score, kind in zip(pieces, scores, kinds, strict=True)
     )
-    ids = {name: entries.get(f"{PREFIX}{name}_token_id") for name in ("unknown", "bos", "eos")}
+    ids = {name: _id(entries, name, len(pieces), file) for name in ("unknown", "bos", "eos")}
     unknown = kinds.index(2) if ids["unknown"] is None and 2 in kinds else ids["unknown"]
     trainer = _field(3, BPE_MODEL) + _field(4, len(pieces)) + _field(35, 1)
     for number, token_id in ((40, unknown), (41, ids["bos"]), (42, ids["eos"]), (43, None)):
-        trainer += _field(number, -1 if token_id is None else int(token_id))
+        trainer += _field(number, -1 if token_id is None else token_id)
     adds_blank = int(bool(entries.get(f"{PREFIX}add_space_prefix", True)))
     normalizer = _field(1, b"identity") + _field(3, adds_blank) + _field(4, 0) + _field(5, 1)
     return model + _field(2, trainer) + _field(3, normalizer)
+
+
+def _id(
+    entries: Mapping[str, Any], name: str, n_pieces: int, file: str | os.PathLike[str]
+) -> int | None:
+    """Return the id of a piece with a part to play; None if the file names none."""
+    key = f"{PREFIX}{name}_token_id"
+    value = entries.get(key)
+    if value is not None and (type(value) is not int or not 0 <= value < n_pieces):
+        raise BadFile(key, expected=f"an id below {n_pieces:,}", found=shown(value), file=file)
+    return value
 
 
 def _field(number: int, value: bytes | float | int) -> bytes:

@@ -221,6 +221,47 @@ def test_block_sizes_are_those_of_the_package():
         assert gguf_package.GGML_QUANT_SIZES[kind] == (block, n_bytes)
 
 
+NUMBERS = {
+    "embedding_length": (U32, 64),
+    "block_count": (U32, 1),
+    "attention.head_count": (U32, 4),
+    "feed_forward_length": (U32, 64),
+    "context_length": (U32, 64),
+    "attention.layer_norm_rms_epsilon": (F32, 1e-5),
+    "rope.freq_base": (F32, 500_000.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "value"),
+    [
+        *((f"llama.{key}", STRING, "many") for key in NUMBERS),
+        *((f"llama.{key}", ARRAY, (U32, [1, 2])) for key in NUMBERS),
+        ("llama.rope.freq_base", F32, 0.0),
+        ("llama.rope.freq_base", F32, float("nan")),
+        ("llama.attention.key_length", STRING, "x"),
+        ("llama.attention.value_length", ARRAY, (U32, [16])),
+        ("llama.vocab_size", F32, 8.0),
+        ("tokenizer.ggml.eos_token_id", ARRAY, (U32, [1, 2])),
+        ("tokenizer.ggml.bos_token_id", STRING, "<s>"),
+        ("llama.rope.scaling.type", STRING, "yarn"),
+        ("llama.expert_count", U32, 8),
+    ],
+)
+def test_numbers_of_the_wrong_kind_are_our_errors(key, kind, value, tmp_path):
+    """A text or an array in the place of a number is refused by its key, also beside factors."""
+    stated = {f"llama.{name}": pair for name, pair in NUMBERS.items()} | {key: (kind, value)}
+    entries = [entry("general.architecture", STRING, "llama")]
+    entries += [entry(name, *pair) for name, pair in stated.items()]
+    tensors = [
+        tensor("token_embd.weight", (64, 8), 0, 0),
+        tensor("rope_freqs.weight", (8,), 0, 2048),
+    ]
+    path = written(tmp_path, entries=entries, tensors=tensors, data=bytes(2048) + b"\0\0\x80?" * 8)
+    with pytest.raises(LlamaRefError):
+        lr.load(path)
+
+
 def test_a_blueprint_without_what_it_needs_is_refused(tmp_path):
     """A file that states no sizes names the first that is missing."""
     path = written(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 import llama_ref as lr
 from llama_ref.checkpoint import open_hf, open_meta, synthetic, write_hf, write_safetensors
 from llama_ref.config import to_hf_dict
+from llama_ref.config.quantisation import SCHEME
 from llama_ref.dynamic_quantisation import fp8_per_token, int8_per_token
 from llama_ref.errors import BadConfig, BadFile, BadRequest, Unsupported
 from llama_ref.hadamard import hadamard
@@ -187,6 +188,8 @@ def test_what_does_not_fit_together_is_refused(change, error, says, folders, tmp
         ({"lora_args": {"rank": 16, "scale": "2"}}, BadConfig),
         ({"lora_args": {"rank": 16, "scale": 2.0}}, BadFile),
         ({"quantization_args": None}, BadFile),
+        ({"quantization_args": {"scheme": SCHEME, "group_size": 48}}, BadFile),
+        ({"quantization_args": {"scheme": SCHEME, "group_size": 16}}, BadFile),
     ],
     ids=str,
 )
