@@ -9,7 +9,7 @@ import pytest
 
 import llama_ref as lr
 from llama_ref.checkpoint import open_gguf, open_hf
-from llama_ref.checkpoint.gguf_header import STORAGE, read_gguf_header
+from llama_ref.checkpoint.gguf_header import read_gguf_header
 from llama_ref.errors import BadConfig, BadFile, LimitExceeded, LlamaRefError, Unsupported
 from tests.checkpoint.gguf_files import (
     ARRAY,
@@ -210,15 +210,6 @@ def test_writing_refuses_what_stands_there_and_what_is_no_gguf(folder, tmp_path,
     assert main(["convert", str(folder / "hf"), str(tmp_path / "x"), "--format", "gguf"]) == 2
     assert ".gguf" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_block_sizes_are_those_of_the_package():
-    """Each type has the number, block and bytes that the package gguf states."""
-    gguf_package = pytest.importorskip("gguf")
-    for code, (name, block, n_bytes) in STORAGE.items():
-        kind = gguf_package.GGMLQuantizationType[name]
-        assert kind.value == code
-        assert gguf_package.GGML_QUANT_SIZES[kind] == (block, n_bytes)
 
 
 NUMBERS = {

@@ -11,7 +11,7 @@ import pytest
 import llama_ref as lr
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.checkpoint import open_gguf, synthetic, write_hf
-from llama_ref.checkpoint.gguf_header import read_gguf_header
+from llama_ref.checkpoint.gguf_header import STORAGE, read_gguf_header
 from llama_ref.config import to_hf_dict
 from llama_ref.config.presets import FACTOR_8
 from llama_ref.golden.capture.ggml_run import LlamaCpp
@@ -121,6 +121,14 @@ def test_quantised_models_choose_as_llama_cpp_does(kind, quantised):
         theirs = peer.run(case)["logits"].astype(np.float64)
     ours = lr.load(quantised[kind]).logits(IDS).astype(np.float64)
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.995
+
+
+def test_block_sizes_are_those_of_the_package():
+    """Each type has the number, block and bytes that the package gguf states."""
+    for code, (name, block, n_bytes) in STORAGE.items():
+        kind = gguf.GGMLQuantizationType[name]
+        assert kind.value == code
+        assert gguf.GGML_QUANT_SIZES[kind] == (block, n_bytes)
 
 
 def vocabulary_file(path, add):
