@@ -16,7 +16,7 @@ from llama_ref.mapped import map_bytes
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 OTHER_DTYPES = [
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    *(torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool),
     *(torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16),
 ]
 
@@ -35,6 +35,13 @@ def check_same(found, peer):
         assert [step // found.itemsize for step in found.strides] == list(peer.stride())
     bits = peer.detach().contiguous().view(torch.uint8) if peer.dim() else peer.detach()[None]
     assert found.tobytes() == bits.view(torch.uint8).numpy().tobytes()
+
+
+def test_int8_comes_back(tmp_path):
+    """The numbers of quantised checkpoints, of every value."""
+    state = {"w": torch.arange(-128, 128, dtype=torch.int8).reshape(16, 16)}
+    peer, found = saved(tmp_path / "x.pth", state)
+    check_same(found["w"], peer["w"])
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
