@@ -37,13 +37,14 @@ from llama_ref.config import (
 )
 from llama_ref.errors import BadFile, BadRequest, Unsupported, is_whole, shown
 from llama_ref.files import list_folder
+from llama_ref.holding import streamed, widened
 from llama_ref.lineage import lineage_named
 from llama_ref.model import Model
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named
 from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from llama_ref.tokenizer.gguf_vocabulary import has_vocabulary
-from llama_ref.weights import assemble, streamed, widened
+from llama_ref.weights import Weights, assemble
 
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]i?B|B)")
 UNITS = {"B": 1} | {
@@ -107,14 +108,17 @@ def load(
     BadFile, BadConfig, Unsupported, LimitExceeded
         If the folder is no checkpoint, or anything in it cannot be explained.
     BadRequest
-        If there is no such lineage, `memory` is no size or has `widen` beside it, or `synthetic:`
-        is followed by what it does not know.
+        If there is no such lineage, `memory` is no size or has `widen` beside it, activations are
+        to be quantised where no release has kernels that do, or `synthetic:` is followed by what it
+        does not know.
     """
     folder, activation_dtype = Path(path), dtype_named(dtype)
     n_bytes = _memory_limit(memory, mmap, widen)
     rounding = None if lineage is None else lineage_named(lineage)
     checkpoint, config = open_checkpoint(folder, quantised_activations=quantised_activations)
     weights = assemble(checkpoint, config)
+    if quantised_activations:
+        _check_rounding(weights, widen=widen)
     text = _tokenizer_of(folder, config) if tokenizer and checkpoint.has_files else None
     if widen:
         weights = widened(weights, activation_dtype)
@@ -123,6 +127,19 @@ def load(
         weights = streamed(weights, stream, mapped=mmap)
     rounding = rounding or lineage_named(LINEAGE[checkpoint.layout])
     return Model(config, weights, rounding, activation_dtype, text)
+
+
+def _check_rounding(weights: Weights, *, widen: bool) -> None:
+    """Raise `BadRequest` unless there are matrices that stand behind a rounding of activations."""
+    if widen:
+        raise BadRequest("widen", expected="False with quantised_activations", found="True")
+    tensors = [t for i in range(len(weights.layers)) for _, t in weights.named(i)]
+    if not any(getattr(tensor, "rounds_activations", False) for tensor in tensors):
+        raise BadRequest(
+            "quantised_activations",
+            expected="an FP8 or INT4 checkpoint, as Meta released them",
+            found="no matrix that is multiplied with in 8 bits",
+        )
 
 
 def _memory_limit(memory: int | str | None, mmap: bool, widen: bool) -> int | None:

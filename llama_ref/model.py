@@ -27,6 +27,7 @@ from llama_ref.cache import KVCache, physical_memory
 from llama_ref.config import Config
 from llama_ref.config.facts import facts, html_table
 from llama_ref.errors import LimitExceeded, NonFiniteError, printable
+from llama_ref.holding import is_ready
 from llama_ref.layer import Pass, run_layer
 from llama_ref.lineage import Lineage
 from llama_ref.numerics import round_to, wide_dtype
@@ -38,7 +39,7 @@ from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequenci
 from llama_ref.packing import Ids, Packed, as_ids, is_batch, pack
 from llama_ref.threads import single_threaded_blas
 from llama_ref.trace import Progress, Tap, Trace, Watch, alarm, no_tap, no_watch, of_layer
-from llama_ref.weights import Weights, is_ready, non_finite_weight
+from llama_ref.weights import Weights, non_finite_weight
 
 if TYPE_CHECKING:
     from llama_ref.parallel import Group

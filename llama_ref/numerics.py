@@ -14,6 +14,7 @@ which gives bfloat16, gives float32 or raises, depending on the function called.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import ml_dtypes
@@ -34,10 +35,15 @@ ACTIVATION_DTYPES: dict[str, np.dtype] = {
 class Matrix(Protocol):
     """A weight matrix that is not an array: shards side by side, quantised blocks, a formula.
 
-    One whose rows stand for narrower numbers says so by `is_quantised`: they are not rounded to the
-    dtype of the activations. One that stands behind a change of the activations, to 8 bits say, has
-    a `prepare`: a function that `linear` applies to them, widened, first. One that is a sum has
-    `terms`, each a matrix, and `linear` adds up what it gets from each.
+    `rows` is the whole truth about a matrix: whoever multiplies with them has the linear map. Four
+    attributes, each of which may be missing, tell `linear` more:
+
+    is_quantised         the rows stand for narrower numbers, and are not rounded to the dtype of
+                         the activations
+    prepare, prepared    a function of the widened activations, and the matrix that what it returns
+                         is multiplied with, by default this one
+    terms                matrices whose sum this is, each multiplied with by itself
+    rounds_activations   `prepare`, or that of a term, rounds: then `rows` is the weight alone
     """
 
     @property
@@ -56,13 +62,24 @@ class Matrix(Protocol):
 
 
 class AllRows:
-    """What gives NumPy all rows of a `Matrix` as one array, for whoever asks for that."""
+    """What a `Matrix` need not say anew: all rows as one array, and what it takes to store it."""
 
     shape: tuple[int, ...]
+    dtype: np.dtype
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
         """Return rows lo to hi - 1."""
         raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def stored_as(self) -> str:
+        """What the numbers are stored as."""
+        return self.dtype.name
 
     def __array__(
         self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
@@ -72,6 +89,12 @@ class AllRows:
             raise BadRequest("a matrix that is no array, as one", expected="leave to copy it")
         whole = self.rows(0, self.shape[0])
         return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+def check_rows(lo: int, hi: int, n_rows: int) -> None:
+    """Raise `BadRequest` unless 0 <= lo <= hi <= the number of rows."""
+    if not 0 <= lo <= hi <= n_rows:
+        raise BadRequest("rows", expected=f"within 0 to {n_rows}", found=f"{lo} to {hi}")
 
 
 def rows_of(matrix: np.ndarray | Matrix, lo: int, hi: int) -> np.ndarray:

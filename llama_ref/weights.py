@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from llama_ref.checkpoint.ranges import is_mapped
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
-from llama_ref.checkpoint.streaming import Stream
 from llama_ref.config import Config
 from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.mapped import MappedFile, map_behind
 from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
-from llama_ref.numerics import ACTIVATION_DTYPES, rows_of, wide_dtype
+from llama_ref.numerics import ACTIVATION_DTYPES, rows_of
 
 FLOATS = set(ACTIVATION_DTYPES.values())
 NUMBERS_PER_SCAN = 2**24
@@ -64,6 +62,8 @@ class Weights:
         Which channels of a stored query or key head RoPE turns together.
     files : tuple of MappedFile
         That tensors are views of.
+    is_streamed : bool
+        Whether matrices of files pass through memory, in the order of a pass.
     """
 
     embedding_VD: Tensor
@@ -73,6 +73,7 @@ class Weights:
     layout: str
     pairing: str
     files: tuple[MappedFile, ...] = ()
+    is_streamed: bool = False
 
     def check_files(self) -> None:
         """Raise `BadFile` if a mapped file was shortened or written to since it was opened."""
@@ -152,74 +153,6 @@ def inventory_findings(
         and not (name == head and config.tied_embeddings)
     ]
     return missing, unexpected
-
-
-def widened(weights: Weights, dtype: np.dtype) -> Weights:
-    """Return the same weights held in memory in the dtype that arithmetic on `dtype` is done in.
-
-    Up to four times the bytes of the files, and faster where that fits, since nothing is left to
-    widen in the forward pass. Only 16-bit activations gain nothing: `linear` rounds such weights to
-    their dtype in every product.
-    """
-
-    def in_memory(tensor: Tensor) -> np.ndarray:
-        return np.ascontiguousarray(tensor, dtype=wide_dtype(dtype))
-
-    layers = tuple(
-        Layer(**{f.name: in_memory(getattr(layer, f.name)) for f in fields(layer)})
-        for layer in weights.layers
-    )
-    embedding_VD = in_memory(weights.embedding_VD)
-    tied = weights.w_head_VD is weights.embedding_VD
-    return replace(
-        weights,
-        embedding_VD=embedding_VD,
-        layers=layers,
-        final_gain_D=in_memory(weights.final_gain_D),
-        w_head_VD=embedding_VD if tied else in_memory(weights.w_head_VD),
-        files=(),
-    )
-
-
-def streamed(weights: Weights, stream: Stream, *, mapped: bool) -> Weights:
-    """Return the same weights with every matrix of a file in a stream, in the order of a pass.
-
-    Parameters
-    ----------
-    weights : Weights
-    stream : Stream
-        An empty one.
-    mapped : bool
-        Whether its matrices are views of mapped files; if not, no map stays open.
-    """
-
-    def ordered(tensor: Tensor) -> Tensor:
-        if len(tensor.shape) == 1:
-            return np.array(tensor)
-        return changed(tensor, lambda array: stream.add(array) if is_mapped(array) else array)
-
-    layers = tuple(
-        Layer(**{f.name: ordered(getattr(layer, f.name)) for f in fields(layer)})  # type: ignore[arg-type]
-        for layer in weights.layers
-    )
-    table = changed(weights.embedding_VD, lambda a: stream.table(a) if is_mapped(a) else a)
-    return replace(
-        weights,
-        embedding_VD=table,
-        layers=layers,
-        final_gain_D=np.array(weights.final_gain_D),
-        w_head_VD=ordered(weights.w_head_VD),
-        files=weights.files if mapped else (),
-    )
-
-
-def is_ready(weights: Weights, dtype: np.dtype) -> bool:
-    """Whether BLAS can multiply with all matrices as they are, and nothing need be widened."""
-    ready = wide_dtype(dtype)
-    tensors = [tensor for i in range(len(weights.layers)) for _, tensor in weights.named(i)]
-    return dtype == ready and all(
-        isinstance(tensor, np.ndarray) and tensor.dtype == ready for tensor in tensors
-    )
 
 
 def non_finite_weight(weights: Weights, layer: int | None) -> str | None:

@@ -11,7 +11,8 @@ from llama_ref.checkpoint import synthetic, write_hf
 from llama_ref.config import to_hf_dict
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import BFLOAT16
-from llama_ref.parallel import Meeting, ThreadGroup, run_ranks, share, trace_ranks
+from llama_ref.parallel import share
+from llama_ref.ranks import Meeting, ThreadGroup, run_ranks, trace_ranks
 from tests.checkpoint.pth_files import write_pth
 from tests.models import TINY, largest_difference, meta_name, tiny_ids
 from weights_tools.meta_folder import to_meta_params

@@ -11,8 +11,9 @@ from llama_ref import weights
 from llama_ref.checkpoint import synthetic
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.errors import BadFile, Unsupported
+from llama_ref.holding import widened
 from llama_ref.numerics import BFLOAT16
-from llama_ref.weights import assemble, widened
+from llama_ref.weights import assemble
 from tests.models import TINY, largest_difference, meta_name, tiny_ids, tiny_model
 
 TIED = replace(TINY, tied_embeddings=True)

@@ -12,6 +12,7 @@ is a choice of the run and not of the file: `lr.load(path, quantised_activations
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -20,8 +21,8 @@ import numpy as np
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.config.quantisation import Fp8
 from llama_ref.dynamic_quantisation import rounded_to_fp8
-from llama_ref.errors import BadFile, BadRequest, shown
-from llama_ref.numerics import FLOAT8, AllRows, rows_of
+from llama_ref.errors import BadFile, shown
+from llama_ref.numerics import FLOAT8, AllRows, check_rows, rows_of
 
 SCALE = "_scale"
 
@@ -34,7 +35,7 @@ class ScaledRows(AllRows):
     stored : ndarray or Matrix of shape (F, D), float8 or int8
     scale_F1 : ndarray of shape (F, 1), float32
     prepare : function of ndarray to ndarray, optional
-        What is done to activations before `linear` multiplies them with this matrix.
+        Rounds the activations that `linear` multiplies with this matrix to 8 bits.
     """
 
     ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
@@ -46,7 +47,7 @@ class ScaledRows(AllRows):
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.stored, self.scale_F1, self.prepare = stored, scale_F1, prepare
-        self.shape = tuple(stored.shape)
+        self.shape, self.rounds_activations = tuple(stored.shape), prepare is not None
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
         """Return rows lo to hi - 1 as float32.
@@ -56,11 +57,20 @@ class ScaledRows(AllRows):
         BadRequest
             Unless 0 <= lo <= hi <= the number of rows.
         """
-        if not 0 <= lo <= hi <= self.shape[0]:
-            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        check_rows(lo, hi, self.shape[0])
         rows = rows_of(self.stored, lo, hi).astype(np.float32)
         rows *= self.scale_F1[lo:hi]
         return rows
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the numbers and of the scales."""
+        return math.prod(self.shape) + self.scale_F1.nbytes
+
+    @property
+    def stored_as(self) -> str:
+        """float8_e4m3fn or int8."""
+        return self.stored.dtype.name
 
     def over(self, change: Callable[[np.ndarray], Tensor]) -> ScaledRows:
         """Return the same matrix over numbers that are had in another way."""

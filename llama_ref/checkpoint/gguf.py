@@ -11,6 +11,7 @@ the blueprint has its scaling (`config/gguf.py`).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy as np
 
 from llama_ref.checkpoint.gguf_header import Header, StoredTensor, read_gguf_header
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
-from llama_ref.errors import BadRequest, Unsupported
-from llama_ref.numerics import BFLOAT16, AllRows, rows_of
+from llama_ref.errors import Unsupported
+from llama_ref.numerics import BFLOAT16, AllRows, check_rows, rows_of
 
 DTYPES = {
     "F32": np.dtype("<f4"),
@@ -58,12 +59,21 @@ class BlockMatrix(AllRows):
         BadRequest
             Unless 0 <= lo <= hi <= the number of rows.
         """
-        if not 0 <= lo <= hi <= self.shape[0]:
-            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        check_rows(lo, hi, self.shape[0])
         quants, kinds = _package()
         blocks = np.ascontiguousarray(rows_of(self.raw, lo, hi))
         with np.errstate(all="ignore"):  # a scale may be no number; a pass finds it
             return quants.dequantize(blocks, kinds[self.kind]).reshape(hi - lo, self.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the blocks."""
+        return math.prod(self.raw.shape)
+
+    @property
+    def stored_as(self) -> str:
+        """Which quantisation."""
+        return self.kind
 
     def over(self, change: Callable[[np.ndarray], Tensor]) -> BlockMatrix:
         """Return the same matrix over blocks that are had in another way."""

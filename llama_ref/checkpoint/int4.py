@@ -5,8 +5,9 @@
     X.adaptor.A.weight [16, in], X.adaptor.B.weight [out, 16]     QLoRA: 2 B A is added to X
     output, tok_embeddings        int8, -128 to 127, with a scale for each row
 
-In the SpinQuant release there is no adaptor; W_down is stored turned by a Hadamard matrix, and what
-it is multiplied with has to be turned as well (`hadamard.py`).
+In the SpinQuant release there is no adaptor, and W_down is stored turned by a Hadamard matrix
+(`hadamard.py`). Its kernels turn what it is multiplied with, and so does `linear`; whoever asks for
+rows gets them turned back.
 
 Source: models/llama3/quantization/loader.py in meta-llama/llama-models; linear_quant_modules.py in
 pytorch/ao.
@@ -14,8 +15,8 @@ pytorch/ao.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -23,9 +24,9 @@ from llama_ref.checkpoint.fp8 import ScaledRows
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.config.quantisation import Int4
 from llama_ref.dynamic_quantisation import rounded_to_int8
-from llama_ref.errors import BadFile, BadRequest, shown
+from llama_ref.errors import BadFile, shown
 from llama_ref.hadamard import hadamard
-from llama_ref.numerics import AllRows, rows_of
+from llama_ref.numerics import AllRows, check_rows, rows_of
 
 BY_ROW = ("output.weight", "tok_embeddings.weight")
 LEAST, LARGEST = -8, 7
@@ -40,7 +41,7 @@ class GroupedRows(AllRows):
     stored : ndarray or Matrix of shape (F, D), int8
     scale : ndarray of shape (F, D / group), floating
     prepare : function of ndarray to ndarray, optional
-        What is done to activations before `linear` multiplies them with this matrix.
+        Rounds the activations that `linear` multiplies with this matrix to 8 bits.
     name : str
         Of the tensor, for messages.
     """
@@ -49,7 +50,7 @@ class GroupedRows(AllRows):
 
     def __init__(self, stored: Tensor, scale: np.ndarray, prepare: Prepare | None, name: str):
         self.stored, self.scale, self.prepare, self.name = stored, scale, prepare, name
-        self.shape = tuple(stored.shape)
+        self.shape, self.rounds_activations = tuple(stored.shape), prepare is not None
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
         """Return rows lo to hi - 1 as float32.
@@ -61,8 +62,7 @@ class GroupedRows(AllRows):
         BadFile
             If a number does not fit into 4 bits.
         """
-        if not 0 <= lo <= hi <= self.shape[0]:
-            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        check_rows(lo, hi, self.shape[0])
         stored = rows_of(self.stored, lo, hi)
         if stored.size and (stored.min() < LEAST or stored.max() > LARGEST):
             raise BadFile(
@@ -75,6 +75,16 @@ class GroupedRows(AllRows):
         groups *= scale[:, :, None]
         return groups.reshape(hi - lo, self.shape[1])
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the numbers, each in a byte, and of the scales."""
+        return math.prod(self.shape) + self.scale.nbytes
+
+    @property
+    def stored_as(self) -> str:
+        """4 bits, in a byte each."""
+        return "int4"
+
     def over(self, change: Callable[[np.ndarray], Tensor]) -> GroupedRows:
         """Return the same matrix over numbers that are had in another way."""
         return GroupedRows(changed(self.stored, change), self.scale, self.prepare, self.name)
@@ -83,7 +93,48 @@ class GroupedRows(AllRows):
         return f"<GroupedRows {self.shape} int4>"
 
 
-class Adaptor:
+class Turned(AllRows):
+    """A matrix whose stored rows are turned by a Hadamard matrix; implements `numerics.Matrix`.
+
+    Parameters
+    ----------
+    prepared : GroupedRows
+        As stored, for activations that are turned too.
+    rounding : function of ndarray to ndarray, optional
+        Rounds turned activations to 8 bits.
+    """
+
+    ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
+
+    def __init__(self, prepared: GroupedRows, rounding: Prepare | None):
+        self.prepared, self.rounding, self.shape = prepared, rounding, prepared.shape
+        self.rounds_activations = rounding is not None
+
+    def prepare(self, x_TF: np.ndarray) -> np.ndarray:
+        """Turn activations, and round them where asked."""
+        turned_TF = hadamard(x_TF)
+        return self.rounding(turned_TF) if self.rounding else turned_TF
+
+    def rows(self, lo: int, hi: int) -> np.ndarray:
+        """Return rows lo to hi - 1, turned back: a Hadamard matrix is its own inverse."""
+        return hadamard(self.prepared.rows(lo, hi))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is stored."""
+        return self.prepared.nbytes
+
+    @property
+    def stored_as(self) -> str:
+        """4 bits, in a byte each."""
+        return self.prepared.stored_as
+
+    def over(self, change: Callable[[np.ndarray], Tensor]) -> Turned:
+        """Return the same matrix over numbers that are had in another way."""
+        return Turned(self.prepared.over(change), self.rounding)
+
+
+class Adaptor(AllRows):
     """The low-rank matrix  scale B A  that QLoRA adds to one; implements `numerics.Matrix`."""
 
     ndim, dtype, is_quantised = 2, np.dtype(np.float32), True
@@ -105,6 +156,7 @@ class SumOfMatrices(AllRows):
 
     def __init__(self, *terms: Tensor):
         self.terms, self.shape = terms, tuple(terms[0].shape)
+        self.rounds_activations = any(getattr(t, "rounds_activations", False) for t in terms)
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
         """Return rows lo to hi - 1 of the sum."""
@@ -148,16 +200,16 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
                 file=checkpoint.path,
             )
         used.add(name)
-        prepare: Prepare | None = rounding
-        if int4.spinquant and owner.endswith(".w2"):
-            prepare = partial(_turned, rounding=rounding)
         if name in BY_ROW:
             scale = _part(checkpoint, f"{owner}.scales", (tensor.shape[0],), used)
-            tensors[name] = ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), prepare)
+            tensors[name] = ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), rounding)
             continue
         n_groups = (tensor.shape[0], tensor.shape[1] // int4.group_size)
         scale = _part(checkpoint, f"{owner}.scales", n_groups, used)
-        grouped = GroupedRows(tensor, scale, prepare, name)
+        if int4.spinquant and owner.endswith(".w2"):
+            tensors[name] = Turned(GroupedRows(tensor, scale, None, name), rounding)
+            continue
+        grouped = GroupedRows(tensor, scale, rounding, name)
         tensors[name] = grouped
         if int4.rank:
             down = _part(
@@ -169,12 +221,6 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
     rest = {name: tensor for name, tensor in checkpoint.items() if name not in used}
     ordered = {n: tensors.get(n, rest.get(n)) for n in checkpoint if n in tensors or n in rest}
     return Checkpoint(checkpoint.path, checkpoint.layout, ordered, checkpoint.files)  # type: ignore[arg-type]
-
-
-def _turned(x_TF: np.ndarray, rounding: Prepare | None) -> np.ndarray:
-    """Turn activations by the Hadamard matrix, and round them where asked."""
-    turned_TF = hadamard(x_TF)
-    return rounding(turned_TF) if rounding else turned_TF
 
 
 def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
 from llama_ref.errors import BadFile, BadRequest, shown
-from llama_ref.numerics import rows_of
+from llama_ref.numerics import check_rows, rows_of
 
 KEY_OR_VALUE = (".attention.wk.weight", ".attention.wv.weight")
 
@@ -83,8 +83,7 @@ class DistinctHeads:
         BadFile
             If the copies of a head differ: then they were never copies.
         """
-        if not 0 <= lo <= hi <= self.shape[0]:
-            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        check_rows(lo, hi, self.shape[0])
         pieces = [rows_of(self.stored, 0, 0)]
         while lo < hi:
             head, row = divmod(lo, self.head_dim)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llama_ref.errors import BadRequest
-from llama_ref.numerics import Matrix, rows_of
+from llama_ref.numerics import Matrix, check_rows, rows_of
 
 
 class ShardedMatrix:
@@ -80,8 +80,7 @@ class ShardedMatrix:
         BadRequest
             Unless 0 <= lo <= hi <= the number of rows.
         """
-        if not 0 <= lo <= hi <= self.shape[0]:
-            raise BadRequest("rows", expected=f"within 0 to {self.shape[0]}", found=f"{lo} to {hi}")
+        check_rows(lo, hi, self.shape[0])
         if self.axis == 1:
             return np.concatenate([rows_of(part, lo, hi) for part in self.parts], axis=1)
         height = self.parts[0].shape[0]

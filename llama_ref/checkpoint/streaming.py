@@ -115,7 +115,7 @@ class StreamedMatrix(AllRows):
             self._gone = self._asked = 0
 
 
-class LookedUpMatrix:
+class LookedUpMatrix(AllRows):
     """A matrix of which a row here and there is wanted; implements `numerics.Matrix`."""
 
     ndim = 2

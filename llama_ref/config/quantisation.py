@@ -121,7 +121,11 @@ def parse_int4(data: dict[str, Any], *, file: str | os.PathLike[str]) -> Int4 | 
         rank, scale = lora.whole("rank", 1, MAX_SIZE), lora.need("scale")
         if type(scale) not in (int, float) or not abs(scale) < float("inf"):
             raise lora.bad("scale", expected="a number", found=shown(scale))
-    return Int4(group_size, stated.get("spinquant") is True, rank, float(scale))
+    spinquant = stated.get("spinquant") is True
+    if spinquant and rank:
+        expected = "one of a rotation (spinquant) and an adaptor (lora_args), as released"
+        raise stated.unsupported("spinquant", expected=expected, found="both")
+    return Int4(group_size, spinquant, rank, float(scale))
 
 
 def parse_fp8(data: dict[str, Any], *, file: str | os.PathLike[str]) -> Fp8 | None:

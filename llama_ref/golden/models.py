@@ -24,11 +24,12 @@ from llama_ref.checkpoint.synthetic_model import (
 from llama_ref.config import PRESETS, Config, preset
 from llama_ref.errors import BadRequest, shown
 from llama_ref.golden.passes import whole
+from llama_ref.holding import widened
 from llama_ref.lineage import lineage_named
 from llama_ref.loading import open_checkpoint
 from llama_ref.model import Model
 from llama_ref.numerics import Matrix, dtype_named
-from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks, widened
+from llama_ref.weights import PAIRING, Layer, Weights, assemble, row_blocks
 
 FORMULA, CHECKPOINT = "synth-1", "checkpoint"
 HELD_BYTES = 2**30

@@ -81,7 +81,7 @@ def linear(x_TD: np.ndarray, weight_FD: np.ndarray | Matrix) -> np.ndarray:
     if y_TF.size:  # no token, as in all chunks of a prompt but the last: no weight is read
         prepare = getattr(weight_FD, "prepare", None)
         wide_TD = prepare(widen(x_TD)) if prepare else widen(x_TD)
-        _multiply(wide_TD, weight_FD, out=y_TF)
+        _multiply(wide_TD, getattr(weight_FD, "prepared", weight_FD), out=y_TF)
     return y_TF
 
 

@@ -8,13 +8,18 @@ import pytest
 
 import llama_ref as lr
 from llama_ref.checkpoint import open_hf, open_meta, synthetic, write_hf, write_safetensors
+from llama_ref.checkpoint.ranges import MappedRange, ReadRange
+from llama_ref.checkpoint.streaming import Stream
 from llama_ref.config import to_hf_dict
 from llama_ref.config.quantisation import SCHEME
 from llama_ref.dynamic_quantisation import fp8_per_token, int8_per_token
 from llama_ref.errors import BadConfig, BadFile, BadRequest, Unsupported
+from llama_ref.golden import models
 from llama_ref.hadamard import hadamard
+from llama_ref.holding import streamed
 from llama_ref.numerics import FLOAT8
-from tests.models import TINY
+from llama_ref.ranks import trace_ranks
+from tests.models import TINY, largest_difference
 from weights_tools.__main__ import main
 
 SIZES = {"d_model": 64, "n_heads": 8, "n_kv_heads": 4, "head_dim": 8, "d_ff": 128, "n_layers": 4}
@@ -55,15 +60,65 @@ def test_activations_in_8_bits_are_torchs():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantised_model_is_near_the_one_it_was_made_from(kind, folders):
-    """Weights alone or activations too; and streamed it has the same bits."""
+    """Weights alone or activations too; and streamed it has the same bits, nothing kept."""
     whole = lr.load(folders / "whole").logits([1, 2, 3, 4])
     logits = lr.load(folders / kind).logits([1, 2, 3, 4])
     assert np.corrcoef(whole.ravel(), logits.ravel())[0, 1] > (0.998 if kind == "fp8" else 0.8)
-    for way in ({"mmap": False}, {"memory": "100MB"}):
-        assert np.array_equal(lr.load(folders / kind, **way).logits([1, 2, 3, 4]), logits)
+    for source in (MappedRange, ReadRange):
+        model = lr.load(folders / kind)
+        stream = Stream(0, source)
+        model.weights = streamed(model.weights, stream, mapped=source is MappedRange)
+        assert np.array_equal(model.logits([1, 2, 3, 4]), logits)
+        assert stream.n_read > 50_000
     rounded = lr.load(folders / kind, quantised_activations=True).logits([1, 2, 3, 4])
     assert not np.array_equal(rounded, logits)
     assert np.corrcoef(rounded.ravel(), logits.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_alone_are_the_whole_linear_map(kind, dtype, folders):
+    """Held widened, or cut over ranks, a rotation is undone: the logits of the mapped file."""
+    model, ids = lr.load(folders / kind, dtype=dtype), [1, 2, 3, 4]
+    logits = model.logits(ids).astype(np.float64)
+    bound = 1e-5 if dtype == "float32" else 0.1
+    held = lr.load(folders / kind, dtype=dtype, widen=True)
+    assert largest_difference(held.logits(ids), logits) <= bound
+    assert largest_difference(trace_ranks(model, ids, 2)["logits"], logits) <= bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_checkpoint_is_converted_to_the_numbers_it_stands_for(kind, folders, tmp_path):
+    """In float32 the logits are those of the quantised file."""
+    words = ["convert", str(folders / kind), str(tmp_path / "hf"), "--format", "hf"]
+    assert main([*words, "--dtype", "float32"]) == 0
+    logits = lr.load(folders / kind).logits([1, 2, 3, 4])
+    assert largest_difference(lr.load(tmp_path / "hf").logits([1, 2, 3, 4]), logits) <= 1e-5
+
+
+@pytest.mark.parametrize("limit", [None, 0], ids=["all held", "a layer at a time"])
+def test_a_golden_is_of_the_numbers_a_quantised_file_stands_for(limit, folders, monkeypatch):
+    """Truth is computed with the rotation undone, whether all layers are held or one."""
+    if limit is not None:
+        monkeypatch.setattr(models, "HELD_BYTES", limit)
+    folder = folders / "int4-spinquant"
+    spec = models.spec_of(folder)
+    weights = models.held(models.weights_of(spec, folder), spec.config)
+    found = models.model_of(spec, weights, "float64", "meta").logits([1, 2, 3, 4])
+    assert largest_difference(found, lr.load(folder).logits([1, 2, 3, 4])) <= 1e-5
+
+
+def test_quantised_activations_where_there_are_none_are_refused(folders):
+    """A checkpoint that is not quantised, weights held widened, several ranks: an error."""
+    with pytest.raises(BadRequest, match="quantised_activations"):
+        lr.load(folders / "whole", quantised_activations=True)
+    with pytest.raises(BadRequest, match="quantised_activations"):
+        lr.load("synthetic:golden-tiny", quantised_activations=True)
+    for kind in KINDS:
+        with pytest.raises(BadRequest, match="widen"):
+            lr.load(folders / kind, quantised_activations=True, widen=True)
+        with pytest.raises(BadRequest, match="quantised activations"):
+            trace_ranks(lr.load(folders / kind, quantised_activations=True), [1, 2], 2)
 
 
 def test_the_releases_are_written_in_their_layouts(folders):
@@ -177,6 +232,9 @@ def test_what_does_not_fit_together_is_refused(change, error, says, folders, tmp
         lr.load(changed_fp8(folders, tmp_path, change))
 
 
+SPUN = {"scheme": SCHEME, "group_size": 32, "spinquant": True}
+
+
 @pytest.mark.parametrize(
     ("said", "error"),
     [
@@ -188,6 +246,7 @@ def test_what_does_not_fit_together_is_refused(change, error, says, folders, tmp
         ({"lora_args": {"rank": 16, "scale": "2"}}, BadConfig),
         ({"lora_args": {"rank": 16, "scale": 2.0}}, BadFile),
         ({"quantization_args": None}, BadFile),
+        ({"quantization_args": SPUN, "lora_args": {"rank": 16, "scale": 2.0}}, Unsupported),
         ({"quantization_args": {"scheme": SCHEME, "group_size": 48}}, BadFile),
         ({"quantization_args": {"scheme": SCHEME, "group_size": 16}}, BadFile),
     ],

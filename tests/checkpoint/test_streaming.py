@@ -16,8 +16,8 @@ from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.streaming import STEP, Stream
 from llama_ref.config import to_hf_dict
 from llama_ref.errors import BadFile, BadRequest
+from llama_ref.holding import streamed
 from llama_ref.mapped import map_bytes
-from llama_ref.weights import streamed
 from tests.checkpoint.pth_files import write_pth
 from tests.models import TINY, meta_name, tiny_ids
 
@@ -93,7 +93,7 @@ MEASURE = """
 import sys
 from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.streaming import Stream
-from llama_ref.weights import streamed
+from llama_ref.holding import streamed
 import llama_ref as lr
 def resident():
     words = open("/proc/self/status").read().split()

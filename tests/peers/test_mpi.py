@@ -14,7 +14,7 @@ from llama_ref.checkpoint import synthetic, write_hf
 from llama_ref.cli.demo_checkpoint import write_demo
 from llama_ref.config import to_hf_dict
 from llama_ref.golden.answer import make_answer
-from llama_ref.parallel import run_ranks
+from llama_ref.ranks import run_ranks
 from tests.models import TINY
 
 assert mpi4py
