@@ -203,12 +203,16 @@ def open_checkpoint(
     )
 
 
+def has_tokenizer(path: Path) -> bool:
+    """Tell whether a tokenizer lies beside the weights, or with them in a file."""
+    if is_gguf(path):
+        return has_vocabulary(read_gguf_header(path).entries)
+    return any(name in TOKENIZER_FILES for name in list_folder(path))
+
+
 def _tokenizer_of(folder: Path, config: Config) -> Tokenizer | None:
     """Load the tokenizer that lies beside the weights, or with them in a file, if one does."""
-    if is_gguf(folder):
-        if not has_vocabulary(read_gguf_header(folder).entries):
-            return None
-    elif not any(name in TOKENIZER_FILES for name in list_folder(folder)):
+    if not has_tokenizer(folder):
         return None
     try:
         return load_tokenizer(folder, vocab_size=config.vocab_size)

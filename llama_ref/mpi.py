@@ -86,7 +86,11 @@ def together(run: Callable[[], int]) -> int:
     run : function
         Returns an exit code; of 2 and above it has said why on standard error.
     """
-    world = _world()
+    try:
+        world = _world()
+    except Unsupported as error:
+        print(f"llama-ref: {error}", file=sys.stderr)
+        return 2
     if world.rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     try:

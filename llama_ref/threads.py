@@ -116,5 +116,14 @@ def _blas_threads() -> int:
     return max(counts, default=os.cpu_count() or 1)
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of the threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _begin_anew() -> None:
+    """Forget what threads of the parent did: a forked child has none of them."""
+    _pool.cache_clear()
+    _State.lock, _State.holders = Lock(), 0
+    if _State.give_back:
+        _State.give_back()
+        _State.give_back = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

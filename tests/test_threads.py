@@ -1,5 +1,8 @@
 """Threads over blocks: the same bits however many there are, BLAS given back, errors passed on."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -79,3 +82,25 @@ def test_an_error_in_any_thread_is_raised_when_all_are_done(here):
         with pytest.raises(KeyboardInterrupt if here else ZeroDivisionError):
             in_all_threads(work, at_most=2)
         assert blas_threads() == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_during_a_pass_computes_on_its_own():
+    """What the parent's threads held is not held in the child, which multiplies and ends."""
+    code = """
+import os, sys
+import numpy as np
+from llama_ref.ops.linear import linear
+from llama_ref.threads import _State, blas_has_threads, single_threaded_blas, thread_count
+n, x, w = thread_count(), np.ones((8, 512), np.float32), np.ones((4096, 512), np.float32)
+with single_threaded_blas():
+    linear(x, w)
+    _State.lock.acquire()
+    child = os.fork()
+    if not child:
+        good = blas_has_threads() and thread_count() == n and (linear(x, w) == 512).all()
+        os._exit(0 if good else 1)
+    _State.lock.release()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)

@@ -57,7 +57,7 @@ def measure_streaming(folder: Path, memory: str, *, n_prompt: int, rounds: int) 
         raise Unsupported("--stream", expected="a system that forgets a file when told to")
     checkpoint, _ = open_checkpoint(folder)
     names = {name for files in checkpoint.files.values() for name in files}
-    paths = sorted(folder / name for name in names)
+    paths = sorted(checkpoint.folder / name for name in names)
     del checkpoint  # a mapped page is not forgotten
     speeds, ratios, peaks = [], [], []
     for _ in range(rounds):

@@ -17,6 +17,8 @@ import os
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from llama_ref.errors import BadFile
+from llama_ref.files import open_regular
 from llama_ref.mapped import map_behind, read_range
 
 
@@ -56,8 +58,8 @@ class Range:
     def read_ahead(self, start: int, end: int) -> None:
         """Have the system read bytes start to end - 1 of the matrix, where it takes such advice."""
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # whoever needs the bytes will hear of it
-                file = os.open(self._path, os.O_RDONLY)
+            with contextlib.suppress(OSError, BadFile):  # whoever needs the bytes will hear of it
+                file = open_regular(self._path)
                 try:
                     advice = os.POSIX_FADV_WILLNEED
                     os.posix_fadvise(file, self._first + start, end - start, advice)

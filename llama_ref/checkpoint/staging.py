@@ -10,6 +10,7 @@ hidden folder `.writing-…`, which no reader takes for anything and which may b
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -41,6 +42,18 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; one that stands there is replaced whole, or not at all."""
+    with writing(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("x", encoding="utf-8") as file:  # through no link to elsewhere
+                file.write(text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def move(source: Path, target: Path) -> None:

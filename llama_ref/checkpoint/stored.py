@@ -73,8 +73,13 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._tensors)
 
     @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.path.parent if self.layout == "gguf" else self.path
+
+    @property
     def has_files(self) -> bool:
-        """Whether any tensor lies in a file, and `path` is a folder."""
+        """Whether any tensor lies in a file, and `path` is one or a folder of them."""
         return any(self.files.values())
 
     def __repr__(self) -> str:

@@ -18,9 +18,9 @@ from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.cli.terminal import label
 from llama_ref.config import Config
 from llama_ref.errors import LlamaRefError, printable
-from llama_ref.files import list_folder
+from llama_ref.loading import has_tokenizer
 from llama_ref.names import OUTER_NAMES, expected_shapes
-from llama_ref.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from llama_ref.tokenizer import Tokenizer, load_tokenizer
 from llama_ref.weights import (
     FLOATS,
     assemble,
@@ -86,9 +86,8 @@ def _wrong_tensors(checkpoint: Checkpoint, config: Config) -> Iterator[Finding]:
 
 
 def tokenizer_of(checkpoint: Checkpoint, config: Config) -> tuple[Tokenizer | None, list[Finding]]:
-    """Return the tokenizer of the folder, if it has one, and what is wrong with it."""
-    names = list_folder(checkpoint.path) if checkpoint.has_files else ()
-    if not any(name in TOKENIZER_FILES for name in names):
+    """Return the tokenizer beside the weights, if there is one, and what is wrong with it."""
+    if not checkpoint.has_files or not has_tokenizer(checkpoint.path):
         return None, []
     try:
         return load_tokenizer(checkpoint.path, vocab_size=config.vocab_size), []
@@ -121,7 +120,8 @@ def contents(
 
 def n_bytes(tensor: Tensor) -> int:
     """Return the bytes that a tensor takes in its files."""
-    return int(np.prod(tensor.shape, dtype=object)) * tensor.dtype.itemsize
+    stored = getattr(tensor, "nbytes", None)
+    return int(stored or int(np.prod(tensor.shape, dtype=object)) * tensor.dtype.itemsize)
 
 
 def _damaged_files(checkpoint: Checkpoint, advance: Callable[[int], object]) -> Iterator[Finding]:

@@ -8,12 +8,11 @@ llama-ref golden show golden                     what is in a bundle, and why ea
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import textwrap
 from pathlib import Path
 
-from llama_ref.checkpoint.staging import writing
+from llama_ref.checkpoint.staging import write_text
 from llama_ref.cli.golden_answer import answer_or_compare
 from llama_ref.cli.golden_report import report_lines
 from llama_ref.cli.terminal import Paint, Progress, label, print_json, print_lines, size, table
@@ -149,7 +148,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.html or options.junit:
         for path, render in ((options.html, html_page), (options.junit, junit_xml)):
             if path:
-                _write(path, render(report))
+                write_text(path, render(report))
     if options.json:
         print_json(report.as_dict())
     else:
@@ -168,18 +167,6 @@ def _check_ops(options: argparse.Namespace) -> int:
     else:
         print_lines(suite.ops_report_lines(results))
     return suite.exit_code(results)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a report; a file that stands there is replaced whole, or not at all."""
-    with writing(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:  # through no link to elsewhere
-                file.write(text)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _show(options: argparse.Namespace) -> int:

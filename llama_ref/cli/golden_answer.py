@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from llama_ref import mpi
-from llama_ref.checkpoint.staging import writing
+from llama_ref.checkpoint.staging import write_text
 from llama_ref.checkpoint.synthetic_model import is_synthetic
 from llama_ref.cli.model_options import PassProgress
 from llama_ref.cli.terminal import (
@@ -43,7 +43,7 @@ def answer_or_compare(path: Path, options: argparse.Namespace) -> int:
         return 0
     if known is not None:
         return _compare(known, found, options)
-    _write(path, answer_text(found))
+    write_text(path, answer_text(found))
     if options.json:
         print_json(found)
         return 0
@@ -75,9 +75,3 @@ def _compare(known: dict, found: dict, options: argparse.Namespace) -> int:
     around = names[max(0, names.index(wrong[0]) - 2) :][:6]
     print_lines(table([(tap, f"{errors[tap]:.1e}") for tap in around], "<>"), indent="  ")
     return 1
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file whole, where nothing stands."""
-    with writing(path), path.open("x", encoding="utf-8") as file:
-        file.write(text)

@@ -39,7 +39,10 @@ MANY_FILES = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("path", help="checkpoint folder, in the HF or the Meta layout, or synthetic:PRESET")
+    add(
+        "path",
+        help="folder in the HF or the Meta layout, GGUF file, or synthetic:PRESET",
+    )
     add("--all", action="store_true", help="a line for every tensor: layers are not folded")
     add("--check", action="store_true", help="read everything: NaN, checksums, tied matrices")
     add("--json", action="store_true", help="print one JSON object")
@@ -84,7 +87,7 @@ def _inspect(path: str, *, check: bool) -> Inspection:
         with Progress(f"reading {size(n_bytes)}", n_readings * n_bytes) as progress:
             findings += contents(checkpoint, config, progress.advance)
     names = sorted({file for tensor in tensors for file in tensor.files})
-    files = {name: (checkpoint.path / name).stat().st_size for name in names}
+    files = {name: (checkpoint.folder / name).stat().st_size for name in names}
     return Inspection(checkpoint, config, tensors, files, tokenizer, findings, check)
 
 
@@ -153,9 +156,11 @@ def _file_lines(inspection: Inspection, *, fold: bool) -> list[str]:
 
 
 def _pairing(checkpoint: Checkpoint) -> str:
-    if checkpoint.layout == "hf":
-        return "Hugging Face names; RoPE pairs are half a head apart"
-    return "Meta's names; RoPE pairs are neighbours"
+    return {
+        "hf": "Hugging Face names; RoPE pairs are half a head apart",
+        "meta": "Meta's names; RoPE pairs are neighbours",
+        "gguf": "llama.cpp's names; RoPE pairs are neighbours",
+    }[checkpoint.layout]
 
 
 def _tokenizer_line(tokenizer: Tokenizer | None) -> str:

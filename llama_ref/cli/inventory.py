@@ -20,7 +20,7 @@ from llama_ref.cli.terminal import label, size
 from llama_ref.config import Config
 from llama_ref.names import expected_shapes
 
-LAYER = re.compile(r"((?:model\.)?layers)\.(0|[1-9][0-9]{0,3})\.(.+)", re.DOTALL)
+LAYER = re.compile(r"((?:model\.)?layers|blk)\.(0|[1-9][0-9]{0,3})\.(.+)", re.DOTALL)
 Kind = tuple[str, str, tuple[int, ...]]
 
 
@@ -56,7 +56,7 @@ def stored_tensors(checkpoint: Checkpoint, config: Config) -> list[Stored]:
     return [
         Stored(
             name,
-            str(checkpoint[name].dtype),
+            str(getattr(checkpoint[name], "stored_as", checkpoint[name].dtype)),
             tuple(checkpoint[name].shape),
             n_bytes(checkpoint[name]),
             checkpoint.files[name],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 
 from llama_ref import mpi
+from llama_ref.cli import checks
 from llama_ref.cli.terminal import Progress, size
 from llama_ref.lineage import LINEAGES
 from llama_ref.loading import load
@@ -52,7 +52,7 @@ class PassProgress(Progress):
     def of(cls, model: Model) -> Callable[[int], PassProgress]:
         """Return what makes the bar of each pass of a model."""
         matrices = [w for _, w in model.weights.named(0) if len(w.shape) == 2]
-        n_bytes = sum(math.prod(w.shape) * w.dtype.itemsize for w in matrices)
+        n_bytes = sum(checks.n_bytes(w) for w in matrices)
         return lambda total: cls(total, n_bytes)
 
     def note(self, elapsed: float) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from llama_ref.__main__ import CANNOT_RUN, main
-from llama_ref.checkpoint import open_hf, write_hf
+from llama_ref.checkpoint import open_hf, synthetic, write_hf
 from llama_ref.cli.demo_checkpoint import CONFIG
+from llama_ref.config.hf import parse_hf_config
 from tests.checkpoint.pth_files import write_pth
 from tests.models import meta_name
+from weights_tools.__main__ import main as write_weights
 
 FINDING, GOOD = 1, 0
 QUERY = "model.layers.2.self_attn.q_proj.weight"
@@ -199,3 +201,37 @@ def test_a_folder_that_cannot_be_opened_is_exit_code_2(small_checkpoint, tmp_pat
     assert main(["inspect", str(folder)]) == CANNOT_RUN
     captured = capsys.readouterr()
     assert captured.out == "" and "model-00003-of-00005.safetensors" in captured.err
+
+
+def test_a_gguf_file_is_shown_like_a_folder(capsys, small_checkpoint, tmp_path):
+    """Its layers folded, its own size, llama.cpp's names; read through where asked."""
+    path = tmp_path / "small.gguf"
+    assert write_weights(["convert", str(small_checkpoint), str(path), "--format", "gguf"]) == 0
+    capsys.readouterr()
+    code, output = inspect(capsys, path, "--check")
+    assert code == GOOD
+    assert "blk.0 … " in output
+    assert "llama.cpp's names" in output
+    report = json.loads(inspect(capsys, path, "--json")[1])
+    assert str(path.stat().st_size) in json.dumps(report["files"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("fp8", "float8_e4m3fn"), ("int4", "int4"), ("int4-spinquant", "int4")]
+)
+def test_quantised_matrices_are_shown_as_stored(capsys, tmp_path, kind, dtype):
+    """The dtype is that of the numbers in the file, and the total is near the size of the files."""
+    config = CONFIG | {"num_hidden_layers": 4, "intermediate_size": 128, "hidden_size": 64}
+    whole, folder = tmp_path / "whole", tmp_path / kind
+    blueprint = parse_hf_config(config, file="config.json")
+    write_hf(whole, config, synthetic.checkpoint(blueprint))
+    assert write_weights(["quantise", str(whole), str(folder), "--to", kind]) == 0
+    capsys.readouterr()
+    code, output = inspect(capsys, folder, "--json", "--check")
+    assert code == GOOD, output
+    tensors = json.loads(output)["tensors"]
+    stored = [tensor for tensor in tensors if tensor["dtype"] == dtype]
+    assert len(stored) == (6 if kind == "fp8" else 28)
+    n_bytes = sum(tensor["bytes"] for tensor in tensors)
+    files = sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json")
+    assert 0.8 < n_bytes / files < 1.05
