@@ -65,14 +65,6 @@ class Stream:
         """The number of its numbers."""
         return int(np.prod(self.shape, dtype=object))
 
-    def array(self) -> np.ndarray:
-        """Return all of it."""
-        whole, at = np.empty(self.shape, self.dtype), 0
-        for block in self.blocks():
-            whole[at : at + len(block)] = block
-            at += len(block)
-        return whole
-
 
 def streams(
     checkpoint: Checkpoint, config: Config, layout: str, dtype: np.dtype | None

@@ -18,6 +18,7 @@ from llama_ref.config import to_hf_dict
 from llama_ref.errors import BadFile, BadRequest
 from llama_ref.holding import streamed
 from llama_ref.mapped import map_bytes
+from llama_ref.ranks import trace_ranks
 from tests.checkpoint.pth_files import write_pth
 from tests.models import TINY, meta_name, tiny_ids
 
@@ -56,10 +57,25 @@ def cut_in_two(tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_streamed_model_computes_the_same_bits(folder, way, dtype):
     """Mapped or read, the logits of several passes are those of the whole files mapped."""
-    whole, parts = lr.load(folder, dtype=dtype), lr.load(folder, dtype=dtype, **WAYS[way])
+    whole, parts = lr.load(folder, dtype=dtype), lr.load(folder, dtype=dtype)
+    is_mapped = way == "mapped"
+    stream = Stream(0, MappedRange if is_mapped else ReadRange)  # nothing is kept
+    parts.weights = streamed(parts.weights, stream, mapped=is_mapped)
+    by_option = lr.load(folder, dtype=dtype, **WAYS[way])
+    assert np.array_equal(by_option.logits(tiny_ids(9)), whole.logits(tiny_ids(9)))
     caches = whole.new_cache(), parts.new_cache()
     for ids in (tiny_ids(9), [3], [4, 5]):
         assert np.array_equal(whole.forward(ids, caches[0]), parts.forward(ids, caches[1]))
+    itemsize = whole.weights.w_head_VD.dtype.itemsize
+    assert stream.n_read == 3 * whole.config.n_matrix_params * itemsize
+
+
+def test_ranks_do_not_stream(tmp_path):
+    """What is let go of is decided for a whole pass over the file: a share of it is refused."""
+    folder = cut_in_two(tmp_path)
+    for way in WAYS.values():
+        with pytest.raises(BadRequest, match="memory over ranks"):
+            trace_ranks(lr.load(folder, **way), [1, 2], 2)
 
 
 @pytest.mark.parametrize("source", [MappedRange, ReadRange])
