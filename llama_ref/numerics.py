@@ -36,14 +36,11 @@ class Matrix(Protocol):
     """A weight matrix that is not an array: shards side by side, quantised blocks, a formula.
 
     `rows` is the whole truth about a matrix: whoever multiplies with them has the linear map. Four
-    attributes, each of which may be missing, tell `linear` more:
-
-    is_quantised         the rows stand for narrower numbers, and are not rounded to the dtype of
-                         the activations
-    prepare, prepared    a function of the widened activations, and the matrix that what it returns
-                         is multiplied with, by default this one
-    terms                matrices whose sum this is, each multiplied with by itself
-    rounds_activations   `prepare`, or that of a term, rounds: then `rows` is the weight alone
+    attributes, each of which may be missing, tell `linear` more. `is_quantised`: the rows stand for
+    narrower numbers, and are not rounded to the dtype of the activations. `prepare` and `prepared`:
+    a function of the widened activations, and the matrix that what it returns is multiplied with,
+    by default this one. `terms`: matrices whose sum this is, each multiplied with by itself.
+    `rounds_activations`: `prepare`, or that of a term, rounds; then `rows` is the weight alone.
     """
 
     @property

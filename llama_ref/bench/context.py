@@ -11,8 +11,6 @@ of resident memory is noted. Time inside attention is taken apart from the rest.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,10 +19,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from llama_ref import layer
-from llama_ref.bench.race import ISOLATED, THREAD_VARIABLES
+from llama_ref.bench.race import run_apart
 from llama_ref.bench.startup import KIB
 from llama_ref.checkpoint.synthetic import token_ids
-from llama_ref.errors import BadRequest, shown
 from llama_ref.loading import load
 
 STEPS = 5
@@ -60,21 +57,8 @@ def measure_context(folder: Path, lengths: Sequence[int], *, threads: int) -> li
     BadRequest
         If a pass does not run.
     """
-    return [Context(*_measured(folder, n, threads)) for n in lengths]
-
-
-def _measured(folder: Path, n_tokens: int, threads: int) -> list[Any]:
-    ran = subprocess.run(
-        [*ISOLATED, "-m", "llama_ref.bench.context", json.dumps([str(folder), n_tokens])],
-        env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        last_words = ran.stderr.strip().splitlines()[-1:]
-        raise BadRequest("--context", expected="a pass that ends", found=shown(last_words))
-    return json.loads(ran.stdout)
+    each = [run_apart("context", [str(folder), n], threads=threads) for n in lengths]
+    return [Context(*row) for row in each]
 
 
 def _main(folder: str, n_tokens: int) -> None:

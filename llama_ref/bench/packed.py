@@ -12,8 +12,6 @@ The sizes take turns in one run, as everything else here: a ratio of times secon
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,9 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_ref.bench.race import ISOLATED, THREAD_VARIABLES
+from llama_ref.bench.race import run_apart
 from llama_ref.engine import Engine, Request
-from llama_ref.errors import BadRequest, shown
 from llama_ref.loading import load
 from llama_ref.sampling import SamplingParams
 
@@ -59,18 +56,8 @@ def measure_packed(
     BadRequest
         If that process stops.
     """
-    words = [json.dumps([str(folder), list(sizes), n_decode, rounds])]
-    ran = subprocess.run(
-        [*ISOLATED, "-m", "llama_ref.bench.packed", *words],
-        env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        last_words = ran.stderr.strip().splitlines()[-1:]
-        raise BadRequest("packed requests", expected="a program that ends", found=shown(last_words))
-    return [Packed(*row) for row in json.loads(ran.stdout)]
+    arguments = [str(folder), list(sizes), n_decode, rounds]
+    return [Packed(*row) for row in run_apart("packed", arguments, threads=threads)]
 
 
 def _speed(engine: Engine, n_requests: int, n_decode: int) -> float:

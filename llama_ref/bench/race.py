@@ -6,20 +6,53 @@ little; the ratio of two times taken seconds apart, over several turns, says som
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from llama_ref.errors import BadRequest, shown
 
 ISOLATED = (sys.executable, "-P")  # finds no modules in the current folder
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_apart(module: str, arguments: Sequence[object], *, threads: int | None = None) -> Any:
+    """Run the program in a module of `bench` in a process of its own; return what it prints.
+
+    Parameters
+    ----------
+    module : str
+        Prints one JSON value.
+    arguments : sequence
+        Of its main function, as JSON can hold them.
+    threads : int, optional
+        For BLAS there; by default as here.
+
+    Raises
+    ------
+    BadRequest
+        If it fails; with its last words.
+    """
+    limits = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
+    ran = subprocess.run(
+        [*ISOLATED, "-m", f"llama_ref.bench.{module}", json.dumps(arguments)],
+        env=os.environ | limits,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode:
+        last_words = ran.stderr.strip().splitlines()[-1:]
+        expected = "a program that ends"
+        raise BadRequest(f"bench, {module}", expected=expected, found=shown(last_words))
+    return json.loads(ran.stdout)
 
 
 class Turn(NamedTuple):

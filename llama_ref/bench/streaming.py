@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from llama_ref.bench.race import ISOLATED
+from llama_ref.bench.race import run_apart
 from llama_ref.bench.startup import KIB
 from llama_ref.checkpoint.synthetic import token_ids
-from llama_ref.errors import BadRequest, Unsupported, shown
+from llama_ref.errors import Unsupported
 from llama_ref.loading import load, open_checkpoint
 
 BLOCK = 2**20
@@ -64,7 +63,7 @@ def measure_streaming(folder: Path, memory: str, *, n_prompt: int, rounds: int) 
         _forget(paths)
         plain = _read(paths)
         _forget(paths)
-        n_bytes, seconds, peak = _pass(folder, memory, n_prompt)
+        n_bytes, seconds, peak = run_apart("streaming", [str(folder), memory, n_prompt])
         speeds.append(n_bytes / seconds)
         ratios.append(speeds[-1] / plain)
         peaks.append(peak)
@@ -87,22 +86,6 @@ def _read(paths: list[Path]) -> float:
             while n := file.readinto(buffer):
                 n_bytes += n
     return n_bytes / (time.perf_counter() - start)
-
-
-def _pass(folder: Path, memory: str, n_prompt: int) -> tuple[int, float, int]:
-    """Run one pass in a new process; return the bytes it read, its seconds and its peak."""
-    words = [json.dumps([str(folder), memory, n_prompt])]
-    ran = subprocess.run(
-        [*ISOLATED, "-m", "llama_ref.bench.streaming", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        last_words = ran.stderr.strip().splitlines()[-1:]
-        raise BadRequest("--stream", expected="a pass that ends", found=shown(last_words))
-    n_bytes, seconds, peak = json.loads(ran.stdout)
-    return n_bytes, seconds, peak
 
 
 def _main(folder: str, memory: str, n_prompt: int) -> None:

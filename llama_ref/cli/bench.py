@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from llama_ref.bench.context import Context, measure_context
+from llama_ref.bench.context_plot import check_plot, plot_contexts
 from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", default="", help="what contexts of that many tokens cost, as in 512,8192"
     )
+    parser.add_argument("--plot", type=Path, help="draw that, in .svg, .png or .pdf")
     parser.add_argument(
         "--stream", metavar="SIZE", help="also read the files cold, with that much memory: 2GB"
     )
@@ -94,6 +96,10 @@ def run(options: argparse.Namespace) -> int:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
     _numbers("--packed", options.packed, MOST_PACKED)
     _numbers("--context", options.context, LONGEST_CONTEXT)
+    if options.plot:
+        if not options.context:
+            raise BadRequest("--plot", expected="--context beside it", found="none")
+        check_plot(options.plot)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.path or _random_checkpoint(options, options.keep or Path(temporary))
         entries = dict.fromkeys(["llama_ref", "machine", *peers], folder)
@@ -140,6 +146,8 @@ def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             lengths = _numbers("--context", options.context, LONGEST_CONTEXT)
             rows = measure_context(folder, lengths, threads=options.threads)
         extra["context"] = [row._asdict() for row in rows]
+        if options.plot:
+            plot_contexts(rows, options.plot)
     if options.stream:
         with Progress("reading files that are not in memory"):
             how = {"n_prompt": STREAM_PROMPT, "rounds": options.rounds}

@@ -137,3 +137,11 @@ def test_prompt_limit_counts_the_head_once():
     head = 2 * 128_256 * 2048
     factor = limits(preset("llama-3.2-1b"), 128)["prefill"]
     assert PRODUCT_FLOPS / factor == pytest.approx(layers + attention + head, rel=1e-12)
+
+
+def test_a_plot_needs_contexts_and_a_suffix(folder, capsys, tmp_path):
+    """Nothing is measured for a picture that cannot be drawn."""
+    assert main(["bench", str(folder), "--plot", str(tmp_path / "a.svg")]) == 2
+    assert "--context" in capsys.readouterr().err
+    assert main(["bench", str(folder), "--context", "16", "--plot", str(tmp_path / "a.txt")]) == 2
+    assert "--plot" in capsys.readouterr().err

@@ -25,7 +25,7 @@ OPTIONAL |= {"mpi": {"mpi4py"}}
 OPTIONAL |= {f"golden.suite.pytest_{name}": {"pytest"} for name in ("plugin", "items")}
 OPTIONAL |= {f"golden.capture.{name}": PEERS_OF_BENCH for name in ("hf", "hf_hooks")}
 OPTIONAL |= {f"golden.capture.ggml_{name}": PEERS_OF_BENCH for name in ("run", "calls")}
-OPTIONAL |= {"sampling.explanation_views": {"matplotlib"}}
+OPTIONAL |= {name: {"matplotlib"} for name in ("bench.context_plot", "sampling.explanation_views")}
 OPTIONAL |= {m: {"llguidance"} for m in MODULES if m.startswith("constrain.")}
 OPTIONAL |= {m: {"starlette", "uvicorn", "msgspec"} for m in MODULES if m.startswith("serve.")}
 
