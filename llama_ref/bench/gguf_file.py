@@ -13,20 +13,9 @@ import numpy as np
 
 from llama_ref.config import Config
 from llama_ref.loading import open_checkpoint
+from llama_ref.names import LAYER_NAMES, OUTER_NAMES
 from llama_ref.ops.rope_frequencies import rope_frequencies, stretched_frequencies
 from llama_ref.weights import Weights, assemble
-
-LAYER = {
-    "attn_gain_D": "attn_norm",
-    "w_query_AD": "attn_q",
-    "w_key_BD": "attn_k",
-    "w_value_BD": "attn_v",
-    "w_out_DA": "attn_output",
-    "ffn_gain_D": "ffn_norm",
-    "w_gate_FD": "ffn_gate",
-    "w_up_FD": "ffn_up",
-    "w_down_DF": "ffn_down",
-}
 
 
 def write_gguf(folder: Path, path: Path, dtype: str = "float32") -> None:
@@ -76,24 +65,25 @@ def _write_tensors(writer, weights: Weights, config: Config, dtype: str) -> None
         array, kind = np.ascontiguousarray(tensor, dtype=np.float32), None
         if dtype == "bfloat16" and array.ndim == 2:  # gguf takes what NumPy lacks as bytes
             array, kind = array.astype(ml_dtypes.bfloat16).view(np.uint8), GGMLQuantizationType.BF16
-        writer.add_tensor(f"{name}.weight", array, raw_dtype=kind)
+        writer.add_tensor(name, array, raw_dtype=kind)
 
-    add("token_embd", weights.embedding_VD)
+    outer = OUTER_NAMES["gguf"]
+    add(outer["embedding_VD"], weights.embedding_VD)
     if config.rope_scaling:
         frequency_P = rope_frequencies(
             config.head_dim, theta=config.rope_theta, dtype=np.dtype(np.float32)
         )
         slow_P = stretched_frequencies(frequency_P, **vars(config.rope_scaling))
-        add("rope_freqs", frequency_P / slow_P)
+        add("rope_freqs.weight", frequency_P / slow_P)
     for i, layer in enumerate(weights.layers):
-        for field, name in LAYER.items():
+        for field, name in LAYER_NAMES["gguf"].items():
             tensor = getattr(layer, field)
-            if name in ("attn_q", "attn_k"):
+            if field in ("w_query_AD", "w_key_BD"):
                 tensor = interleaved_rows(np.asarray(tensor), config.head_dim)
-            add(f"blk.{i}.{name}", tensor)
-    add("output_norm", weights.final_gain_D)
+            add(name.format(i), tensor)
+    add(outer["final_gain_D"], weights.final_gain_D)
     if not config.tied_embeddings:
-        add("output", weights.w_head_VD)
+        add(outer["w_head_VD"], weights.w_head_VD)
 
 
 def interleaved_rows(weight_AD: np.ndarray, head_dim: int) -> np.ndarray:
