@@ -1,8 +1,10 @@
 """How the matrices of a model are held: widened in memory, or passing through it.
 
-as opened      views of mapped files: in memory as long as the system has room
-`widened`      all of them copied to memory, in the dtype of the arithmetic
-`streamed`     a bounded number of bytes of them in memory at a time, in the order of a pass
+    as opened      views of mapped files: in memory as long as the system has room
+    `widened`      all of them copied to memory, in the dtype of the arithmetic
+    `streamed`     a bounded number of bytes of them in memory at a time, in the order of a pass
+
+Each way gives the numbers of the others, to rounding.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def share(model: Model, group: Group) -> Model:
 def _share_of_weights(weights: Weights, group: Group) -> Weights:
     if weights.is_streamed:
         raise BadRequest(
-            "memory over ranks", expected="neither a limit nor mmap=False", found="one"
+            "memory over ranks",
+            expected="neither a limit nor mmap=False",
+            found=f"{group.size} ranks",
         )
     layers = tuple(
         replace(
