@@ -103,8 +103,9 @@ def _run(words: list[str]) -> int:
         options = _parser_of(words[0], verb).parse_intermixed_args(words[1:])
     except SystemExit as stop:  # how argparse leaves, after --help and after an error
         return int(stop.code or 0)
-    if launcher.is_running() and words[0] != "generate" and "answer" not in words[1:2]:
-        expected = "generate, or golden answer"
+    runs_over_ranks = words[0] == "generate" or getattr(options, "action", "") in ("answer", "make")
+    if launcher.is_running() and not runs_over_ranks:
+        expected = "generate, golden answer, or golden make"
         raise BadRequest("verb under mpiexec", expected=expected, found=words[0])
     return verb.run(options)
 

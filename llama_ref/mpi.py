@@ -2,9 +2,11 @@
 
     mpiexec -n 4 llama-ref generate path/to/checkpoint "Hello"
     mpiexec -n 2 llama-ref golden answer 70b.json --model synthetic:llama-3.1-70b
+    mpiexec -n 8 llama-ref golden make golden
 
 All ranks run the same command. Each opens the checkpoint and reads its part of it; they exchange
-what they have computed twice in a layer, and the first of them speaks. A rank that fails ends all.
+what they have computed twice in a layer, and the first of them speaks. Of golden bundles each makes
+some of the cases, with the whole model. A rank that fails ends all.
 
 Needs the package mpi4py and an MPI library: `pip install 'llama_ref[mpi]'`.
 """
@@ -60,6 +62,22 @@ class MpiGroup:
         parts = np.empty((self.size, *own.shape), own.dtype)
         self._world.Allgather(_bytes_of(own), _bytes_of(parts))  # MPI knows no bfloat16
         return list(parts)
+
+
+class MpiCrew:
+    """The ranks of a launcher that share out work, each with the whole model."""
+
+    def __init__(self) -> None:
+        self._world = _world()
+        self.rank, self.size = self._world.rank, self._world.size
+
+    def agree(self, text: str) -> str:
+        """Return what the first rank says."""
+        return self._world.bcast(text, root=0)
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        self._world.Barrier()
 
 
 def _bytes_of(array: np.ndarray) -> np.ndarray:

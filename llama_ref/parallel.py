@@ -63,11 +63,11 @@ class SliceOfRows:
 
 
 class SliceOfColumns:
-    """Some columns of a matrix that is computed; implements `numerics.Matrix`."""
+    """Some columns of a matrix; implements `numerics.Matrix`."""
 
     ndim = 2
 
-    def __init__(self, matrix: Matrix, lo: int, hi: int):
+    def __init__(self, matrix: Tensor, lo: int, hi: int):
         self.matrix, self.columns = matrix, slice(lo, hi)
         self.shape, self.dtype = (matrix.shape[0], hi - lo), matrix.dtype
         self.is_quantised = getattr(matrix, "is_quantised", False)

@@ -18,9 +18,8 @@ import numpy as np
 from llama_ref.model import Model
 from llama_ref.packing import Ids
 from llama_ref.parallel import Group, check_split, share
+from llama_ref.trace import SUMMED
 
-PARTS = ("attn_out", "ffn_out")
-"""Taps that are sums over ranks."""
 OWN = ("q", "k", "v", "q_rope", "k_rope", "scores", "probs", "ctx", "gate", "up", "act")
 """Taps of which a rank has its own heads or channels."""
 PATIENCE = 600
@@ -103,7 +102,9 @@ def run_ranks(model: Model, size: int, work: Callable[[Model, int], Result]) -> 
     return [results[rank] for rank in range(size)]
 
 
-def trace_ranks(model: Model, ids: Ids, size: int) -> dict[str, np.ndarray]:
+def trace_ranks(
+    model: Model, ids: Ids, size: int, positions: Ids | None = None
+) -> dict[str, np.ndarray]:
     """Return every intermediate of a model that is cut over ranks.
 
     Parameters
@@ -113,6 +114,8 @@ def trace_ranks(model: Model, ids: Ids, size: int) -> dict[str, np.ndarray]:
     ids : one-dimensional sequence of int
     size : int
         How many ranks.
+    positions : one-dimensional sequence of int, optional
+        By default 0, 1, and so on.
 
     Returns
     -------
@@ -129,7 +132,7 @@ def trace_ranks(model: Model, ids: Ids, size: int) -> dict[str, np.ndarray]:
             seen[name] = np.array(array)
 
         with _parts_seen(own, seen):
-            own.forward(ids, own.new_cache(), tap=tap)
+            own.forward(ids, own.new_cache(len(ids)), positions=positions, tap=tap)
         return seen
 
     by_rank = run_ranks(model, size, work)
@@ -163,7 +166,7 @@ def _parts_seen(own: Model, seen: dict[str, np.ndarray]) -> Iterator[None]:
     """Note each part of a sum, and of the logits, as this rank hands it in."""
     n_layers, group = own.config.n_layers, own.group
     assert group is not None
-    names = [f"L{i:02d}.{tap}.part" for i in range(n_layers) for tap in PARTS] + ["logits.part"]
+    names = [f"L{i:02d}.{tap}.part" for i in range(n_layers) for tap in SUMMED] + ["logits.part"]
     own.group = _Noting(group, names, seen)
     try:
         yield

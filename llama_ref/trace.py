@@ -55,15 +55,27 @@ LAYER_TAPS = {
 """The taps of one layer in dataflow order, with their axes; `scores` are scaled, not masked."""
 
 
-def tap_names(n_layers: int) -> list[str]:
-    """Return every tap of a model in dataflow order.
+SUMMED = ("attn_out", "ffn_out")
+"""The taps that are sums over ranks: of a layer cut over several, each rank has a part of them."""
+
+
+def tap_names(n_layers: int, n_ranks: int = 1) -> list[str]:
+    """Return every tap of a model in dataflow order; of several ranks, parts before their sum.
 
     Examples
     --------
     >>> tap_names(2)[:3], len(tap_names(2))
     (['embed', 'L00.attn_norm', 'L00.q'], 37)
+    >>> [name for name in tap_names(1, n_ranks=2) if "attn_out" in name]
+    ['L00.attn_out.rank0', 'L00.attn_out.rank1', 'L00.attn_out']
     """
-    inner = [f"L{layer:02d}.{tap}" for layer in range(n_layers) for tap in LAYER_TAPS]
+    ranks = range(n_ranks if n_ranks > 1 else 0)
+    kinds = [
+        name
+        for kind in LAYER_TAPS
+        for name in [*(f"{kind}.rank{r}" for r in ranks if kind in SUMMED), kind]
+    ]
+    inner = [f"L{layer:02d}.{name}" for layer in range(n_layers) for name in kinds]
     return ["embed", *inner, "final_norm", "logits"]
 
 

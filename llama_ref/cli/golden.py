@@ -12,6 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from llama_ref import launcher, mpi
 from llama_ref.checkpoint.staging import write_text
 from llama_ref.cli.golden_answer import answer_or_compare
 from llama_ref.cli.golden_report import report_lines
@@ -23,6 +24,7 @@ from llama_ref.golden.checking import check
 from llama_ref.golden.making import case_names, make
 from llama_ref.golden.manifest import FINGERPRINT, FULL, MANIFEST, TIERS
 from llama_ref.golden.rendering import html_page, junit_xml
+from llama_ref.golden.spreading import ALONE
 from llama_ref.golden.styles import PRECISIONS
 
 ACTIONS = ("make", "check", "show", "answer")
@@ -65,11 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--list-cases", action="store_true", help="print the names of all cases")
     made.add_argument("--tier", choices=TIERS, default=FULL, help="default: %(default)s")
     made.add_argument("--taps", help="keep these alone, with commas: 'L*.out,logits'")
+    made.add_argument(
+        "--ranks", type=int, default=1, help="cut layers over so many ranks (%(default)s)"
+    )
     made.add_argument("--seed", type=int, default=0, help="of weights and tokens (%(default)s)")
     made.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     answered = parser.add_argument_group("answer")
     answered.add_argument("--tokens", type=int, default=16, help="of the prompt (%(default)s)")
     answered.add_argument("--memory", metavar="SIZE", help="of the weights of files at a time: 2GB")
+    _add_options_of_check(parser)
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def _add_options_of_check(parser: argparse.ArgumentParser) -> None:
     checked = parser.add_argument_group("check")
     checked.add_argument(
         "--dtype", choices=PRECISIONS, help="what the backend computes in; default: read off"
@@ -83,7 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checked.add_argument("--flags-off", default="", help="with --ops: flags of cases to leave out")
     checked.add_argument("--html", type=Path, help="write the report as one page")
     checked.add_argument("--junit", type=Path, help="write it as JUnit XML")
-    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -118,9 +127,11 @@ def _make(options: argparse.Namespace) -> int:
             cases=None if options.cases is None else options.cases.split(","),
             tier=options.tier,
             taps=None if options.taps is None else options.taps.split(","),
+            n_ranks=options.ranks,
             seed=options.seed,
             overwrite=options.overwrite,
             advance=progress.advance,
+            crew=mpi.MpiCrew() if launcher.is_running() else ALONE,
         )
     if options.json:
         print_json(_summary(bundle))

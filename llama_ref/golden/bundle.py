@@ -70,8 +70,8 @@ class Bundle:
         self._envelopes: dict[str, np.ndarray] = {}
         for name, stated in self.manifest.files.items():
             self._open(name, stated)
-        depths = {spec.config.n_layers for spec in self.manifest.models.values()}
-        self._known = {n_layers: frozenset(tap_names(n_layers)) for n_layers in depths}
+        cuts = {(self.spec(case).config.n_layers, case.n_ranks) for case in self.cases}
+        self._known = {cut: frozenset(tap_names(*cut)) for cut in cuts}
         for case in self.manifest.cases:
             self._check_case(case)
 
@@ -152,7 +152,7 @@ class Bundle:
     def _check_case(self, case: Case) -> None:
         """Refuse a case without the arrays that the manifest promises, in their shapes."""
         config, T = self.spec(case).config, len(case.ids)
-        known = self._known[config.n_layers]
+        known = self._known[config.n_layers, case.n_ranks]
         if self.manifest.tier == FINGERPRINT and "logits" in self.manifest.taps[case.name]:
             self._check_top(case)
         for tap, stated in self.manifest.taps[case.name].items():

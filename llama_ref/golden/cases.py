@@ -44,6 +44,8 @@ class Case:
         How many tokens shorter it is than the longest of its batch.
     catches : tuple of str
         The classic mistakes that it is there to catch, by id.
+    n_ranks : int
+        Over how many ranks every layer is cut; of more than one, the parts of their sums are taps.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Case:
     batch: str | None = None
     padding: int = 0
     catches: tuple[str, ...] = ()
+    n_ranks: int = 1
 
     @property
     def chunk_start_T(self) -> np.ndarray:
@@ -212,6 +215,14 @@ def shape_case(name: str, shape: Shape, seed: int = 0) -> Case:
         model=name,
     )
     return _with_ids(case, shape.config, seed)
+
+
+def can_be_cut(config: Config, n_ranks: int) -> bool:
+    """Tell whether what enters the two sums of a layer can be cut into so many parts.
+
+    Key/value heads need not: backends give one to several ranks.
+    """
+    return n_ranks > 0 and config.n_heads % n_ranks == 0 == config.d_ff % n_ranks
 
 
 def chosen(names: Sequence[str] | None, available: Sequence[Case]) -> list[Case]:

@@ -67,7 +67,7 @@ class Runner:
         taps: Taps = {}
 
         def keep(moment: Moment) -> None:
-            taps[moment.kind] = moment.computed.astype(np.float64)
+            taps[moment.short_name] = moment.computed.astype(np.float64)
 
         watch = self.style.watching(keep)
         self.hidden_TD = self.session.stage(index, self.hidden_TD, watch)
@@ -107,7 +107,7 @@ def record(
         stage = Stage(index if 0 <= index < n_layers else None)
 
         def keep(moment: Moment, stage: Stage = stage) -> None:
-            stage.truth[moment.kind] = moment.computed.copy()
+            stage.truth[moment.short_name] = moment.computed.copy()
 
         entered = [runner.hidden_TD.astype(np.float64) for runner in runners]
         hidden_TD = exact.stage(index, hidden_TD, keep)
@@ -148,10 +148,10 @@ def _errors(
         found[kind][span] = measure(off, visible_parts(kind, reference), axes_of(kind), band_T)
 
     def at_op(moment: Moment, dump: Dump, span: str) -> None:
-        put(OP, moment.kind, moment.computed)
+        put(OP, moment.short_name, moment.computed)
 
     def at_layer(moment: Moment) -> None:
-        put(LAYER, moment.kind, moment.computed)
+        put(LAYER, moment.short_name, moment.computed)
 
     source = OfStage(index if "attn_norm" in taps else None, taps, len(band_T))
     exact.stage(index, before_TD, replaying(source, at_op))

@@ -7,6 +7,7 @@ import fnmatch
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import numpy as np
 from llama_ref.checkpoint.staging import staging_folder, writing
 from llama_ref.errors import BadRequest, NonFiniteError, shown
 from llama_ref.golden.bundle import Bundle
-from llama_ref.golden.cases import MAIN, Case, cases_for, chosen, shape_case, shapes
+from llama_ref.golden.cases import MAIN, Case, can_be_cut, cases_for, chosen, shape_case, shapes
 from llama_ref.golden.envelope import Stage, record
 from llama_ref.golden.logits import divergence
 from llama_ref.golden.manifest import DUMP, FINGERPRINT, FULL, TIERS, Manifest, provenance
 from llama_ref.golden.models import ModelSpec, held, is_large, spec_of, weights_of
 from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
 from llama_ref.golden.sketch import TOP, sketch
+from llama_ref.golden.spreading import ALONE, Crew, spread
 from llama_ref.golden.styles import STYLES
 from llama_ref.golden.taps import BY_HEAD, OUTSIDE, axes_of, kind_of, tap_name, visible_parts
 from llama_ref.trace import tap_names
@@ -41,9 +43,11 @@ def make(
     cases: Sequence[str] | None = None,
     tier: str = FULL,
     taps: Sequence[str] | None = None,
+    n_ranks: int = 1,
     seed: int = 0,
     overwrite: bool = False,
     advance: Progress = lambda n: None,
+    crew: Crew = ALONE,
 ) -> Bundle:
     """Make a golden bundle.
 
@@ -65,12 +69,17 @@ def make(
     taps : sequence of str, optional
         Which taps are kept, by name, with `*` for anything: `L*.out`, `logits`. By default all, of
         a fingerprint the embedding, six of each layer, and the head.
+    n_ranks : int
+        Over how many ranks every layer is cut, as tensor-parallel backends do. Of more than one,
+        what each adds to a sum is a tap too, `L00.attn_out.rank2`, and its rounding is legal.
     seed : int
         Of the weights by formula, and of the token ids.
     overwrite : bool
         Whether a bundle that is there may be replaced.
     advance : function of int
         Told the tokens times layers that are done.
+    crew : Crew
+        The processes among which the cases are shared out, all of which call this; by default one.
 
     Returns
     -------
@@ -87,23 +96,41 @@ def make(
     if tier not in TIERS:
         raise BadRequest("tier", expected=" or ".join(TIERS), found=shown(tier))
     folder, spec = Path(path), spec_of(model, seed)
-    refuse_existing(folder, overwrite)
     models, wanted = _chosen_cases(spec, cases, tier, seed)
-    keep = _kept(taps, tier, models)
+    wanted = _cut(wanted, models, n_ranks)
+    keep = _kept(taps, tier, models, n_ranks)
     manifest = Manifest(tier, models, wanted, {}, {}, {}, provenance())
+
+    def record(own: Manifest, into: Path) -> None:
+        _record_all(own, into, model, keep, advance)
+
+    with _place_to_write(folder, overwrite, crew) as staging:
+        spread(manifest, staging, crew, record)
+        if crew.rank == 0:
+            put_in_place(manifest, staging, folder)
+    crew.wait()
+    return Bundle(folder)
+
+
+@contextlib.contextmanager
+def _place_to_write(folder: Path, overwrite: bool, crew: Crew) -> Iterator[Path]:
+    """Lend a folder inside the bundle's: the first process makes it, the others are told which."""
+    if crew.rank:
+        yield Path(crew.agree(""))
+        return
+    refuse_existing(folder, overwrite)
     made = not folder.exists()
     with writing(folder):
         folder.mkdir(exist_ok=True)
     try:
         with only_writer(folder), staging_folder(folder) as staging:
-            _record_all(manifest, staging, model, keep, advance)
-            put_in_place(manifest, staging, folder)
+            crew.agree(str(staging))
+            yield staging
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only if nothing is in it
         raise
-    return Bundle(folder)
 
 
 def case_names(model: str | os.PathLike[str] = "golden-tiny", seed: int = 0) -> list[str]:
@@ -140,12 +167,27 @@ def _chosen_cases(
     return models, cases
 
 
-def _kept(taps: Sequence[str] | None, tier: str, models: dict[str, ModelSpec]) -> list[str]:
+def _cut(cases: list[Case], models: dict[str, ModelSpec], n_ranks: int) -> list[Case]:
+    """Return cases whose layers are cut over ranks."""
+    for case in cases:
+        config = models[case.model].config
+        if not can_be_cut(config, n_ranks):
+            raise BadRequest(
+                "number of ranks",
+                expected=f"a divisor of {config.n_heads} heads and of {config.d_ff} channels",
+                found=n_ranks,
+            )
+    return [replace(case, n_ranks=n_ranks) for case in cases]
+
+
+def _kept(
+    taps: Sequence[str] | None, tier: str, models: dict[str, ModelSpec], n_ranks: int
+) -> list[str]:
     """Return the patterns of the taps to keep; each has to fit a tap of some model."""
     if taps is None:
         in_layers = FINGERPRINT_KINDS if tier == FINGERPRINT else ["*"]
         return [*OUTSIDE, *(f"L*.{kind}" for kind in in_layers)]
-    known = {tap for spec in models.values() for tap in tap_names(spec.config.n_layers)}
+    known = {tap for spec in models.values() for tap in tap_names(spec.config.n_layers, n_ranks)}
     for pattern in taps:
         if not fnmatch.filter(known, pattern):
             raise BadRequest(

@@ -13,7 +13,7 @@ from typing import Any
 
 from llama_ref.config import Config, RopeScaling
 from llama_ref.errors import BadFile, LimitExceeded, LlamaRefError, Unsupported, is_whole, shown
-from llama_ref.golden.cases import Case
+from llama_ref.golden.cases import Case, can_be_cut
 from llama_ref.golden.manifest import DUMP, ENVELOPE_AXES, FORMAT, TIERS, VERSION, Manifest
 from llama_ref.golden.models import CHECKPOINT, FORMULA, ModelSpec
 from llama_ref.golden.sketch import BUCKETS
@@ -211,6 +211,7 @@ def _parse_case(entry: _Object, models: Mapping[str, ModelSpec]) -> Case:
         batch=None if batch is None else entry.get("batch", str),
         padding=entry.get("padding", int),
         catches=_words(entry, "catches"),
+        n_ranks=entry.get("n_ranks", int) if "n_ranks" in entry.data else 1,
     )
     if case.model in models and _largest_tap(case, models[case.model].config) > NUMBERS_LIMIT:
         raise LimitExceeded(
@@ -221,8 +222,8 @@ def _parse_case(entry: _Object, models: Mapping[str, ModelSpec]) -> Case:
     if not _is_consistent(case, models):
         raise BadFile(
             f"case {shown(case.name)}",
-            expected="ids of the vocabulary of its model, as many positions, rising, and calls "
-            "that sum to their number",
+            expected="ids of the vocabulary of its model, as many positions, rising, calls that "
+            "sum to their number, and ranks that its heads and channels can be cut over",
             file=entry.file,
         )
     return case
@@ -261,4 +262,5 @@ def _is_consistent(case: Case, models: Mapping[str, ModelSpec]) -> bool:
         and case.positions[-1] < config.context_length
         and min(case.chunks) > 0
         and 0 <= case.padding < 2**31
+        and can_be_cut(config, case.n_ranks)
     )

@@ -9,14 +9,16 @@ Four things that a checker needs are this one thing:
     mistake    one tap is computed the way a wrong port computes it
 
 `layer.py` hands its own array to a tap and reads it afterwards, so writing into the array is
-enough. The arithmetic is the model's; nothing of it stands here a second time. A case always runs
-as one pass over all of its tokens, S = T: a pass in chunks through a cache computes the same.
+enough. The arithmetic is the model's, in one thread of BLAS as there; nothing of it stands here a
+second time. A case always runs as one pass over all of its tokens, S = T: a pass in chunks through
+a cache computes the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -30,7 +32,9 @@ from llama_ref.ops.embed import embed
 from llama_ref.ops.linear import linear
 from llama_ref.ops.rms_norm import rms_norm
 from llama_ref.packing import pack
-from llama_ref.trace import LAYER_TAPS
+from llama_ref.parallel import SliceOfColumns
+from llama_ref.threads import single_threaded_blas
+from llama_ref.trace import LAYER_TAPS, SUMMED
 from llama_ref.weights import Layer
 
 WEIGHT = {
@@ -68,6 +72,8 @@ class Moment:
         `hidden`, what entered the layer. Outside the layers: `hidden` and `final_norm`.
     session : Session
         The model, its weights, and the case that runs.
+    rank : int or None
+        Whose part of a sum over ranks it is; None of what all ranks have together.
     """
 
     kind: str
@@ -75,16 +81,23 @@ class Moment:
     computed: np.ndarray
     taps: Mapping[str, np.ndarray]
     session: Session
+    rank: int | None = None
 
     @property
     def name(self) -> str:
         """The full name of the tap."""
-        return tap_name(self.layer, self.kind)
+        return tap_name(self.layer, self.kind, self.rank)
+
+    @property
+    def short_name(self) -> str:
+        """The name without the layer."""
+        return tap_name(None, self.kind, self.rank)
 
     @property
     def input(self) -> np.ndarray:
-        """What this tap is computed from; of several, the first."""
-        return self.taps[INPUTS[self.kind][0]]
+        """What this tap is computed from; of several, the first; of that, what the rank has."""
+        x = self.taps[INPUTS[self.kind][0]]
+        return x if self.rank is None else np.split(x, self.case.n_ranks, axis=1)[self.rank]
 
     @property
     def dumped(self) -> np.ndarray | None:
@@ -108,7 +121,23 @@ class Moment:
         return self.model.weights.layers[self.layer]
 
     def weight(self, kind: str | None = None, layer: int | None = None) -> np.ndarray | Matrix:
-        """Return the weight behind a kind of tap, by default this one, of this or another layer."""
+        """Return the weight behind a kind of tap, by default this one, of this or another layer.
+
+        Of a part of a sum, the columns that its rank has.
+        """
+        return self.columns(self.whole_weight(kind, layer))
+
+    def columns(self, matrix: np.ndarray | Matrix) -> np.ndarray | Matrix:
+        """Return the columns of a matrix that this rank has; all of them where it is no part."""
+        if self.rank is None:
+            return matrix
+        n = matrix.shape[1] // self.case.n_ranks
+        return SliceOfColumns(matrix, self.rank * n, (self.rank + 1) * n)
+
+    def whole_weight(
+        self, kind: str | None = None, layer: int | None = None
+    ) -> np.ndarray | Matrix:
+        """Return the weight with the columns of all ranks."""
         field_name = WEIGHT[kind or self.kind]
         if (kind or self.kind) in LAYER_TAPS:
             layers = self.model.weights.layers
@@ -199,7 +228,7 @@ class Session:
         def tap(kind: str, array: np.ndarray) -> None:
             self._show(watch, index, kind, array)
 
-        with np.errstate(all="ignore"):
+        with single_threaded_blas(), np.errstate(all="ignore"):
             try:
                 own = self.model.weights.layers[index]
                 return run_layer(hidden_TD, own, index, self.shared, tap)
@@ -210,7 +239,7 @@ class Session:
         """Normalise, and score the vocabulary."""
         self._taps = {"hidden": hidden_TD}
         weights, config = self.model.weights, self.model.config
-        with np.errstate(all="ignore"):
+        with single_threaded_blas(), np.errstate(all="ignore"):
             final_TD = rms_norm(hidden_TD, weights.final_gain_D, eps=config.norm_eps)
             self._show(watch, None, "final_norm", final_TD)
             logits_TV = linear(final_TD, weights.w_head_VD)
@@ -218,8 +247,23 @@ class Session:
         return logits_TV
 
     def _show(self, watch: Watch, layer: int | None, kind: str, array: np.ndarray) -> None:
+        if kind in SUMMED and self.case.n_ranks > 1:
+            array[...] = self._summed_over_ranks(watch, layer, kind, array)
         watch(Moment(kind, layer, array, self._taps, self))
         self._taps[kind] = array
+
+    def _summed_over_ranks(
+        self, watch: Watch, layer: int | None, kind: str, array: np.ndarray
+    ) -> np.ndarray:
+        """Compute and show the part of each rank; return their sum, added in the order of ranks."""
+        moments = [
+            Moment(kind, layer, array, self._taps, self, rank) for rank in range(self.case.n_ranks)
+        ]
+        for moment in moments:
+            x_TC = moment.input.reshape(len(array), -1)
+            moment.computed = linear(x_TC, moment.weight())
+            watch(moment)
+        return reduce(np.add, (moment.computed for moment in moments))
 
 
 def blocks_of_rows(n_rows: int, size: int) -> Iterator[slice]:

@@ -85,6 +85,8 @@ def replaying(source: Source, compare: Compare) -> Watch:
         if dump is None:
             return
         compare(moment, dump, span_of(way.to(kind, dump.rows, range(T))))
+        if moment.rank is not None:  # the sum is checked from what its parts are computed from
+            return
         rows_of_tap(kind, moment.computed, dump.rows)[...] = dump.array
         way.has[kind] = dump.rows
 

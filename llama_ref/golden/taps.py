@@ -1,6 +1,8 @@
 """Taps by name: what each is computed from, its axes, and which of its rows are which tokens.
 
 A full name is a layer and a kind, `L07.q_rope`, or outside the layers the kind alone, `logits`.
+Of a layer that is cut over ranks, what one of them adds to a sum has its number behind:
+`L07.attn_out.rank2`. It is of the kind of the sum.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of tap is computed from; `hidden` is what enters the layer, or the final norm."""
 
+RANK = ".rank"
 KINDS = tuple(INPUTS)
 """Every kind of tap in dataflow order."""
 OUTSIDE = ("embed", "final_norm", "logits")
@@ -49,14 +52,30 @@ BY_HEAD = ("scores", "probs")
 
 
 def kind_of(tap: str) -> str:
-    """Return a tap's name without its layer.
+    """Return a tap's name without its layer, and without its rank.
 
     Examples
     --------
-    >>> kind_of("L07.q_rope"), kind_of("logits")
-    ('q_rope', 'logits')
+    >>> kind_of("L07.q_rope"), kind_of("L07.attn_out.rank2"), kind_of("logits")
+    ('q_rope', 'attn_out', 'logits')
     """
-    return tap.rpartition(".")[2]
+    return _of_all_ranks(tap).rpartition(".")[2]
+
+
+def rank_of(tap: str) -> int | None:
+    """Return the rank in a tap's name; None of what all ranks have together.
+
+    Examples
+    --------
+    >>> rank_of("L07.attn_out.rank2"), rank_of("L07.attn_out")
+    (2, None)
+    """
+    number = tap.rpartition(RANK)[2] if RANK in tap else ""
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def _of_all_ranks(tap: str) -> str:
+    return tap.partition(RANK)[0]
 
 
 def layer_of(tap: str) -> int | None:
@@ -64,35 +83,39 @@ def layer_of(tap: str) -> int | None:
 
     Examples
     --------
-    >>> layer_of("L07.q"), layer_of("logits")
-    (7, None)
+    >>> layer_of("L07.q"), layer_of("L07.ffn_out.rank0"), layer_of("logits")
+    (7, 7, None)
     """
-    head = tap.rpartition(".")[0]
+    head = _of_all_ranks(tap).rpartition(".")[0]
     return int(head[1:]) if head[:1] == "L" and head[1:].isascii() and head[1:].isdigit() else None
 
 
-def place_of(tap: str) -> tuple[float, int]:
+def place_of(tap: str) -> tuple[float, int, float]:
     """Return where a tap stands in the order of the data flow, as a key to sort by.
+
+    The parts of a sum stand before it.
 
     Examples
     --------
     >>> place_of("embed") < place_of("L00.q") < place_of("L10.attn_norm") < place_of("logits")
     True
     """
-    layer, kind = layer_of(tap), kind_of(tap)
+    layer, kind, rank = layer_of(tap), kind_of(tap), rank_of(tap)
     outside = -1.0 if kind == "embed" else math.inf
-    return (outside if layer is None else float(layer)), KINDS.index(kind)
+    within = math.inf if rank is None else float(rank)
+    return (outside if layer is None else float(layer)), KINDS.index(kind), within
 
 
-def tap_name(layer: int | None, kind: str) -> str:
+def tap_name(layer: int | None, kind: str, rank: int | None = None) -> str:
     """Return the name of a tap.
 
     Examples
     --------
-    >>> tap_name(7, "q_rope"), tap_name(None, "logits")
-    ('L07.q_rope', 'logits')
+    >>> tap_name(7, "q_rope"), tap_name(7, "attn_out", 2), tap_name(None, "logits")
+    ('L07.q_rope', 'L07.attn_out.rank2', 'logits')
     """
-    return kind if layer is None else f"L{layer:02d}.{kind}"
+    own = kind if rank is None else f"{kind}{RANK}{rank}"
+    return own if layer is None else f"L{layer:02d}.{own}"
 
 
 def axes_of(tap: str) -> str:
@@ -103,7 +126,7 @@ def axes_of(tap: str) -> str:
     >>> axes_of("L03.q_rope"), axes_of("k"), axes_of("logits")
     ('T N H', 'T K H', 'T V')
     """
-    return layout(tap, "").partition(";")[0]
+    return layout(_of_all_ranks(tap), "").partition(";")[0]
 
 
 def sizes_of(config: Config, n_rows: int, n_seen: int) -> dict[str, int]:

@@ -30,6 +30,7 @@ from tests.golden.port_attention import (
 )
 from tests.golden.port_batch import Taps, calls
 from tests.golden.port_mistakes import MISTAKES, UNKNOWN
+from tests.golden.port_ranks import parts_of, ranks_of, reduced
 from tests.golden.port_rope import rope
 from tests.golden.port_weights import layer_weights, outer_weights
 
@@ -86,6 +87,8 @@ class _Port:
         config, fed = self.config, calls(cases, self.config.vocab_size, self.mistake)
         capacity = sum(call.ids.shape[1] for call in fed)
         self.taps = Taps(cases, self.dtype)
+        self.n_ranks = ranks_of(cases, self.mistake)
+        self.shows_parts = cases[0].n_ranks > 1
         self.caches = [
             Cache(len(cases), config.n_kv_heads, capacity, config.head_dim) for _ in self.layers
         ]
@@ -142,7 +145,7 @@ class _Port:
         tap("up", up)
         act = self._rounded(gated(gate, up, mistake))
         tap("act", act)
-        thought = self._linear(act, own["down"])
+        thought = self._over_ranks(act, own["down"], f"L{number:02d}.ffn_out", call)
         tap("ffn_out", thought)
         wrong = {"residual-from-norm": normed, "residual-from-layer-input": hidden}
         out = self._added(wrong.get(mistake, middle), thought)
@@ -181,17 +184,30 @@ class _Port:
         self.taps.maps(name("probs"), call.index, index, probs, self.dtype)
         ctx = self._rounded(mixed(probs, spread(values, groups, "value", mistake), mistake))
         self.taps.heads(name("ctx"), call.index, ctx)
-        return self._linear(side_by_side(ctx, mistake), own["o"])
+        return self._over_ranks(side_by_side(ctx, mistake), own["o"], name("attn_out"), call)
 
     def _turned(self, x, call, kind):
         return self._rounded(rope(x, call.position, self.config, kind, self.mistake))
 
     def _added(self, stream, update):
         """Add to the residual stream."""
-        total = update if self.mistake == "residual-missing" else stream + update
+        of_every_rank = self.mistake == "residual-of-every-rank"
+        times = np.float32(max(2, self.n_ranks) if of_every_rank else 1)
+        total = update if self.mistake == "residual-missing" else times * stream + update
         if self.mistake and self.mistake.startswith("residual-rounded-to-"):
             total = on_grid(total, self.mistake.removeprefix("residual-rounded-to-"))
         return self._rounded(total)
+
+    def _over_ranks(self, x, weight, name, call):
+        """Multiply in parts, if there are several ranks, and add these up."""
+        if self.n_ranks == 1:
+            return self._linear(x, weight)
+        operands = parts_of(x, weight, self.n_ranks, self.mistake)
+        parts = [self._linear(own_x, own_weight) for own_x, own_weight in operands]
+        if self.shows_parts:
+            for rank, part in enumerate(parts):
+                self.taps.rows(f"{name}.rank{rank}", call.index, part)
+        return reduced(parts, self._rounded, self.mistake)
 
     def _norm(self, x, gain):
         return self._rounded(norm(x, gain, self.config.norm_eps, self.mistake))

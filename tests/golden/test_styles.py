@@ -121,7 +121,7 @@ def test_operands_are_rounded_for_their_readers_alone():
     assert BY_NAME["tf32, rounded"].operands.keys() == set(OPERANDS)
     assert not any(on_grid(taps[f"L00.{kind}"], to_tf32) for kind in ("ffn_norm", "act", "ctx"))
     gate_TF = to_tf32(taps["L00.ffn_norm"]) @ whole(weights().layers[0].w_gate_FD).T
-    assert np.allclose(taps["L00.gate"], gate_TF, rtol=0, atol=1e-6)
+    assert np.allclose(taps["L00.gate"], gate_TF, rtol=0, atol=4e-6)
     unrounded_TF = taps["L00.ffn_norm"] @ whole(weights().layers[0].w_gate_FD).T
     assert np.abs(taps["L00.gate"] - unrounded_TF).max() > 1e-5
 

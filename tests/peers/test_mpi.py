@@ -76,6 +76,36 @@ def test_a_rank_that_fails_ends_all_with_a_line(tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
+@pytest.mark.parametrize("tier", ["full", "fingerprint", "dump"])
+def test_a_bundle_is_the_same_made_by_several(tmp_path, tier):
+    """Over three processes, cases of two models give the files and the manifest of one process."""
+    cases = "two,five,ragged-a,tied" if tier == "full" else "two,tied"
+    words = ["golden", "make", "--model", "synthetic:golden-tiny?n_layers=1", "--tier", tier]
+    module = [sys.executable, "-m", "llama_ref", *words, "--cases", cases]
+    mpi(3, *module, str(tmp_path / "several"))
+    subprocess.run([*module, str(tmp_path / "one")], check=True, capture_output=True)
+    several, one = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("several", "one")
+    )
+    manifests = [json.loads(files.pop("manifest.json")) for files in (several, one)]
+    assert manifests[0] == manifests[1]
+    assert several == one
+
+
+def test_making_over_processes_leaves_nothing_half_made(tmp_path):
+    """Where a bundle stands, or a case is unknown, each process ends and nothing is written."""
+    module = [sys.executable, "-m", "llama_ref", "golden", "make", str(tmp_path / "b")]
+    ran = mpi(2, *module, "--cases", "none", ok=False)
+    assert "case: expected one of" in ran.stderr
+    assert not (tmp_path / "b").exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("mine")
+    ran = mpi(2, *module, "--cases", "two", ok=False)
+    assert "expected an empty one, or a bundle" in ran.stderr
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine.txt"]
+
+
 MEASURE = """
 import sys
 import llama_ref as lr

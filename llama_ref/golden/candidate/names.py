@@ -20,7 +20,7 @@ from pathlib import Path
 
 from llama_ref.errors import BadRequest, printable, shown
 from llama_ref.golden.candidate.ggml import Ggml, counted_from_zero
-from llama_ref.golden.candidate.schemes import META, OURS, HuggingFace, Meaning, Scheme
+from llama_ref.golden.candidate.schemes import META, HuggingFace, Meaning, Ours, Scheme
 from llama_ref.golden.candidate.user_map import (
     NAME_LIMIT,
     SECONDS_LIMIT,
@@ -99,7 +99,7 @@ class Names:
         self.user_map = _asked_map(asked)
         self._until = time.monotonic() + SECONDS_LIMIT
         ggml = Ggml(from_zero=counted_from_zero(names))
-        schemes: list[Scheme] = [OURS, HuggingFace(), META, ggml]
+        schemes: list[Scheme] = [Ours(), HuggingFace(), META, ggml]
         if self.user_map:
             self.schemes, self.scheme = [schemes[0]], printable(os.fspath(self.user_map.path))
         elif asked is not None:

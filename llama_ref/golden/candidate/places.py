@@ -15,7 +15,7 @@ from llama_ref.golden.candidate.schemes import Meaning
 from llama_ref.golden.candidate.stored import StoredTensor
 from llama_ref.golden.cases import Case
 from llama_ref.golden.report import Unmatched
-from llama_ref.golden.taps import kind_of, place_of, sizes_of
+from llama_ref.golden.taps import kind_of, place_of, rank_of, sizes_of
 from llama_ref.numerics import ACTIVATION_DTYPES
 
 FLOATS = tuple(ACTIVATION_DTYPES.values())
@@ -86,9 +86,7 @@ class Places:
         if name is None:
             return "neither its name nor that of its file says which case (far/L00.q)"
         case = self.cases[name]
-        if call is not None and call >= len(case.chunks):
-            return f"the case has {len(case.chunks)} calls, numbered from 0"
-        return case, call, meaning
+        return _beyond(case, call, rank_of(meaning.taps[0])) or (case, call, meaning)
 
     def _pieces_of(
         self, tensor: StoredTensor, meaning: Meaning, case: Case, call: int | None
@@ -115,6 +113,17 @@ class Places:
             if piece.fit.copies > 1 and not piece.fit.copies_agree(piece.stored_columns()):
                 return f"its heads are not {sizes['K']} heads, each {sizes['G']} times in a row"
         return pieces
+
+
+def _beyond(case: Case, call: int | None, rank: int | None) -> str:
+    """Say why a case has no such call or rank; nothing if it has."""
+    if call is not None and call >= len(case.chunks):
+        return f"the case has {len(case.chunks)} calls, numbered from 0"
+    if rank is not None and case.n_ranks == 1:
+        return "the case is of one rank; golden make --ranks makes cases of several"
+    if rank is not None and rank >= case.n_ranks:
+        return f"the case has {case.n_ranks} ranks, numbered from 0"
+    return ""
 
 
 Part = tuple[str, slice | None, tuple[int, ...]]

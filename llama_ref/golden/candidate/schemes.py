@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llama_ref.golden.pairing import PAIRED
-from llama_ref.golden.taps import tap_name
-from llama_ref.trace import LAYER_TAPS
+from llama_ref.golden.taps import kind_of, layer_of, tap_name
+from llama_ref.trace import LAYER_TAPS, SUMMED
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,35 @@ class ModuleNames:
         return Meaning(found.taps, found.pairing, self.orders.get(rest, ""), refused=found.refused)
 
 
-OURS = ModuleNames(
+OF_ALL_RANKS = ModuleNames(
     name="llama_ref",
     layer=re.compile(r"L([0-9]{1,4})\.(.+)"),
     inner={kind: kind for kind in LAYER_TAPS} | {"qkv": "q k v", "gate_up": "gate up"},
     outer={"embed": "embed", "final_norm": "final_norm", "logits": "logits"},
 )
 
+
+@dataclass(frozen=True)
+class Ours:
+    """Our names, and those of what one rank of several has for itself."""
+
+    name: str = "llama_ref"
+
+    def parse(self, name: str, n_layers: int) -> Meaning | None:
+        """Return what a name stands for; None if we have no such name."""
+        match = re.fullmatch(r"(.+)\.rank([0-9]{1,4})", name, re.DOTALL)
+        if not match:
+            return OF_ALL_RANKS.parse(name, n_layers)
+        found = OF_ALL_RANKS.parse(match[1], n_layers)
+        if found is None or found.refused:
+            return found
+        layer, kind = layer_of(found.taps[0]), kind_of(found.taps[0])
+        if kind not in SUMMED:
+            return Meaning(refused=f"{SLICE_ALONE} {match[1]}")
+        return Meaning((tap_name(layer, kind, int(match[2])),))
+
+
+SLICE_ALONE = "the heads or channels of one rank are no tap; put those of all side by side, as"
 SILU_ALONE = "silu(gate) before it is multiplied by up is no tap; the product is `act`"
 
 HF_MODULES = ModuleNames(

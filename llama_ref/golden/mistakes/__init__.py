@@ -3,7 +3,7 @@
     common.py turning.py             the right steps, with what may be wrong as arguments
     embed.py rms_norm.py linear.py precision.py
     rope.py rope_frequencies.py rope_positions.py
-    attention.py masks.py swiglu.py residual.py
+    attention.py masks.py swiglu.py residual.py ranks.py
 
 A checker that has found the first wrong tap computes it once more with each of these, from the
 candidate's own inputs. The one that brings the difference down to rounding is the mistake that was
@@ -25,6 +25,7 @@ from llama_ref.golden.mistakes import (
     linear,
     masks,
     precision,
+    ranks,
     residual,
     rms_norm,
     rope,
@@ -46,6 +47,7 @@ _BY_OP = (
     *masks.MISTAKES,
     *swiglu.MISTAKES,
     *residual.MISTAKES,
+    *ranks.MISTAKES,
 )
 
 

@@ -121,3 +121,9 @@ def distribution(scores_NTS: np.ndarray, visible_TS: np.ndarray) -> np.ndarray:
 def causal(m: Moment) -> np.ndarray:
     """Return the right mask."""
     return np.tri(len(m.case.ids), dtype=bool)
+
+
+def dumped_whole(m: Moment) -> np.ndarray | None:
+    """Return what the candidate has at this tap, if it has it for all tokens."""
+    dumped = m.dumped
+    return dumped if dumped is not None and dumped.shape == m.computed.shape else None

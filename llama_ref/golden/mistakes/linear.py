@@ -23,7 +23,7 @@ LAYER_MATRICES = tuple(kind for kind in LINEARS if kind != "logits")
 
 
 def _transposed(m: Moment) -> np.ndarray:
-    return project(m, whole(m.weight()).T)
+    return project(m, m.columns(whole(m.whole_weight()).T))
 
 
 def _query_is_square(session: Session) -> bool:

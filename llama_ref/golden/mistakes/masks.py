@@ -15,6 +15,7 @@ from llama_ref.golden.mistake import Mistake
 from llama_ref.golden.mistakes.common import (
     causal,
     distribution,
+    dumped_whole,
     exponentials,
     several_chunks,
     several_tokens,
@@ -57,12 +58,6 @@ def _overwritten_scores(m: Moment) -> np.ndarray:
 
 def _written_too_late(t_T1: np.ndarray, s_S: np.ndarray, start_T1: np.ndarray) -> np.ndarray:
     return (s_S <= t_T1) & ~((s_S == t_T1) & (start_T1 > 0))
-
-
-def dumped_whole(m: Moment) -> np.ndarray | None:
-    """Return what the candidate has at this tap, if it has it for all tokens."""
-    dumped = m.dumped
-    return dumped if dumped is not None and dumped.shape == m.computed.shape else None
 
 
 def _padding_attended(m: Moment) -> np.ndarray:

@@ -71,7 +71,7 @@ def _weights_on(grid: Grid) -> dict[str, Change]:
 def _rows_fill_blocks(session: Session) -> bool:
     config = session.model.config
     widths = (config.d_model, config.n_heads * config.head_dim, config.d_ff)
-    return all(width % 32 == 0 for width in widths)
+    return all(width % (32 * session.case.n_ranks) == 0 for width in widths)
 
 
 MISTAKES = (
