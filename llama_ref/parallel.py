@@ -29,7 +29,7 @@ from llama_ref.checkpoint.stored import Tensor
 from llama_ref.config import Config
 from llama_ref.errors import BadRequest
 from llama_ref.model import Model
-from llama_ref.numerics import Matrix, rows_of
+from llama_ref.numerics import rows_of
 from llama_ref.weights import Weights, row_blocks
 
 BY_ROWS = ("w_query_AD", "w_key_BD", "w_value_BD", "w_gate_FD", "w_up_FD")
