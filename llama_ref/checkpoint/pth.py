@@ -44,7 +44,7 @@ def open_pth(path: PathLike) -> dict[str, np.ndarray]:
     ----------
     path : path-like
         A file that `torch.save` (1.6 or newer) wrote from a state dict: one dict of names and
-        tensors or parameters, of float64, float32, float16 or bfloat16.
+        tensors or parameters, of float64, float32, float16, bfloat16, int8 or float8_e4m3fn.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def open_pth(path: PathLike) -> dict[str, np.ndarray]:
     BadFile
         If anything in the file cannot be explained, or a tensor reaches outside its storage.
     Unsupported
-        Integers; quantised, sparse or complex tensors; TorchScript; compression; big-endian.
+        Other integers; quantised, sparse or complex tensors; TorchScript; compression; big-endian.
     LimitExceeded
         More than 16 MiB of description, a dimension of more than 2^31, or a storage shared by
         tensors of more than twice its size.

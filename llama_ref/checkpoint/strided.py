@@ -17,7 +17,7 @@ import numpy as np
 
 from llama_ref.checkpoint.torch_objects import StridedTensor
 from llama_ref.errors import BadFile, LimitExceeded, shown
-from llama_ref.numerics import dtype_named
+from llama_ref.numerics import FLOAT8, dtype_named
 
 MAX_DIMENSIONS = 64
 MAX_LENGTH = 2**31
@@ -67,8 +67,9 @@ def strided_view(
 
 
 def storage_dtype(name: str) -> np.dtype:
-    """Return the dtype of a storage: that of activations, or int8 of quantised numbers."""
-    return np.dtype(np.int8) if name == "int8" else dtype_named(name)
+    """Return the dtype of a storage: that of activations, or one of quantised numbers."""
+    quantised = {"int8": np.dtype(np.int8), "float8_e4m3fn": FLOAT8}
+    return quantised[name] if name in quantised else dtype_named(name)
 
 
 def _check_lengths(tensor: StridedTensor, name: str, file: str | os.PathLike[str]) -> None:

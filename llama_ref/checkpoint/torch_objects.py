@@ -5,14 +5,17 @@ of six. A name here is two words. It is compared with the few written below, and
 have done with the arguments is written out, with every argument checked; nothing is looked up,
 imported or called.
 
-Source: `_rebuild_tensor_v2` and `_rebuild_parameter` in torch/_utils.py, `persistent_id` in
-torch/serialization.py, in pytorch.
+Most dtypes have a storage class of their own. Float8 has none: its storage counts bytes, and the
+dtype is a seventh argument, of `_rebuild_tensor_v3`.
+
+Source: `_rebuild_tensor_v2`, `_rebuild_tensor_v3` and `_rebuild_parameter` in torch/_utils.py,
+`persistent_id` in torch/serialization.py, in pytorch.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_ref.errors import BadFile, Unsupported, shown
 
@@ -69,6 +72,7 @@ class Place:
 
 ORDERED_DICT = Name("collections", "OrderedDict")
 REBUILD_TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
+REBUILD_FLOAT8 = Name("torch._utils", "_rebuild_tensor_v3")
 REBUILD_PARAMETER = Name("torch._utils", "_rebuild_parameter")
 
 DTYPE_OF_STORAGE = {
@@ -78,11 +82,22 @@ DTYPE_OF_STORAGE = {
     Name("torch", "DoubleStorage"): "float64",
     Name("torch", "CharStorage"): "int8",
 }
+BYTES = Name("torch.storage", "UntypedStorage")
+FLOAT8 = Name("torch", "float8_e4m3fn")
+UNTYPED = "bytes"
+"""What a storage holds until a tensor says; a byte is an element of float8."""
 
-KNOWN_NAMES = {ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *DTYPE_OF_STORAGE}
+KNOWN_NAMES = {
+    *(ORDERED_DICT, REBUILD_TENSOR, REBUILD_FLOAT8, REBUILD_PARAMETER),
+    *(*DTYPE_OF_STORAGE, BYTES, FLOAT8),
+}
 
 INTEGERS = ("Byte", "Short", "Int", "Long", "Bool")
 QUANTISED = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+WITHOUT_STORAGE = (
+    *("float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("uint16", "uint32", "uint64"),
+)
 
 # What honest files of other kinds contain, so that the message can say what it is.
 NOT_READ = {
@@ -90,7 +105,7 @@ NOT_READ = {
     **{Name("torch", f"{numbers}Storage"): "quantised numbers" for numbers in QUANTISED},
     Name("torch", "ComplexFloatStorage"): "complex numbers",
     Name("torch", "ComplexDoubleStorage"): "complex numbers",
-    Name("torch._utils", "_rebuild_tensor_v3"): "a dtype without a storage class, such as float8",
+    **{Name("torch", dtype): "a dtype that no release of Llama has" for dtype in WITHOUT_STORAGE},
     Name("torch._utils", "_rebuild_qtensor"): "a quantised tensor",
     Name("torch._utils", "_rebuild_sparse_tensor"): "a sparse tensor",
     Name("torch._utils", "_rebuild_parameter_with_state"): "a parameter with attributes",
@@ -115,7 +130,7 @@ def known_name(module: str, name: str, place: Place) -> Name:
     if words in NOT_READ:
         raise Unsupported(
             f"data.pkl, byte {place.position}: {said}",
-            expected="tensors of " + ", ".join(DTYPE_OF_STORAGE.values()),
+            expected="tensors of " + ", ".join([*DTYPE_OF_STORAGE.values(), FLOAT8.name]),
             found=NOT_READ[words],
             file=place.file,
         )
@@ -152,10 +167,11 @@ def storage(identifier: object, place: Place) -> Storage:
     """Return the storage that a persistent id ("storage", class, key, device, n) stands for."""
     match identifier:
         case ("storage", Name() as storage_class, str(key), str(), n_elements):
-            if storage_class not in DTYPE_OF_STORAGE:
+            dtype = {**DTYPE_OF_STORAGE, BYTES: UNTYPED}.get(storage_class)
+            if dtype is None:
                 raise place.bad("the class of a storage", found=shown(storage_class.name))
             n_elements = number(n_elements, "the number of elements of a storage", place)
-            return Storage(key, DTYPE_OF_STORAGE[storage_class], n_elements)
+            return Storage(key, dtype, n_elements)
     raise place.bad("persistent id", '("storage", class, key, device, n)', kind(identifier))
 
 
@@ -164,20 +180,30 @@ def rebuilt(name: object, arguments: object, place: Place) -> object:
     match name, arguments:
         case Name(), () if name == ORDERED_DICT:
             return OrderedDict()
-        case Name(), (Storage() as of, offset, shape, strides, bool(), OrderedDict() as hooks) if (
-            name == REBUILD_TENSOR and not hooks
+        case Name(), (Storage() as of, at, shape, strides, bool(), OrderedDict() as hooks) if (
+            name == REBUILD_TENSOR and of.dtype != UNTYPED and not hooks
         ):
-            offset = number(offset, "the offset of a tensor", place)
-            shape = numbers(shape, "the shape of a tensor", place)
-            strides = numbers(strides, "the strides of a tensor", place)
-            if len(shape) != len(strides):
-                raise place.bad("the strides of a tensor", f"{len(shape)}", f"{len(strides)}")
-            return StridedTensor(of, offset, shape, strides)
+            return _window(of, at, shape, strides, place)
+        case (
+            Name(),
+            (Storage() as of, at, shape, strides, bool(), OrderedDict() as hooks, Name() as dtype),
+        ) if name == REBUILD_FLOAT8 and of.dtype == UNTYPED and dtype == FLOAT8 and not hooks:
+            return _window(replace(of, dtype=dtype.name), at, shape, strides, place)
         case Name(), (StridedTensor() as tensor, bool(), OrderedDict() as hooks) if (
             name == REBUILD_PARAMETER and not hooks
         ):
             return tensor
     raise place.bad(f"arguments of {kind(name)}", "those that torch writes", kind(arguments))
+
+
+def _window(of: Storage, at: object, shape: object, strides: object, place: Place) -> StridedTensor:
+    """Return the tensor that an offset, a shape and strides cut out of a storage."""
+    at = number(at, "the offset of a tensor", place)
+    shape = numbers(shape, "the shape of a tensor", place)
+    strides = numbers(strides, "the strides of a tensor", place)
+    if len(shape) != len(strides):
+        raise place.bad("the strides of a tensor", f"{len(shape)}", f"{len(strides)}")
+    return StridedTensor(of, at, shape, strides)
 
 
 def annotate(target: object, notes: object, place: Place) -> None:

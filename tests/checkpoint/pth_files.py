@@ -59,6 +59,18 @@ def tensor(of, shape, strides=None, offset=0, hooks=ORDERED_DICT):
     return name("torch._utils", "_rebuild_tensor_v2") + arguments + REDUCE
 
 
+def float8_tensor(key, shape, n=None, dtype="float8_e4m3fn"):
+    """Push a tensor of a dtype without a storage class: its storage counts bytes."""
+    identifier = many(
+        *(text("storage"), name("torch.storage", "UntypedStorage"), text(key), text("cpu")),
+        integer(int(np.prod(shape)) if n is None else n),
+    )
+    strides = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+    arguments = (identifier + BINPERSID, integer(0), numbers(shape), numbers(strides), FALSE)
+    arguments = many(*arguments, ORDERED_DICT, name("torch", dtype))
+    return name("torch._utils", "_rebuild_tensor_v3") + arguments + REDUCE
+
+
 def state_dict(entries, start=ORDERED_DICT):
     """A whole program: entries maps names to the instructions that push their values."""
     pairs = b"".join(text(key) + value for key, value in entries.items())
@@ -77,8 +89,11 @@ def members_of(tensors):
     """The archive members for a dict of arrays, each with a storage of its own."""
     entries, storages = {}, []
     for i, (key, array) in enumerate(tensors.items()):
-        of = storage(str(i), array.size, STORAGE_OF[array.dtype.name])
-        entries[key] = tensor(of, array.shape)
+        if array.dtype.name == "float8_e4m3fn":
+            entries[key] = float8_tensor(str(i), array.shape)
+        else:
+            of = storage(str(i), array.size, STORAGE_OF[array.dtype.name])
+            entries[key] = tensor(of, array.shape)
         storages.append((f"data/{i}", np.ascontiguousarray(array).tobytes()))
     return [
         ("data.pkl", state_dict(entries)),

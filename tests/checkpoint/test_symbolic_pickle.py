@@ -34,6 +34,7 @@ from tests.checkpoint.pth_files import (
     STOP,
     TRUE,
     TUPLE,
+    float8_tensor,
     integer,
     many,
     name,
@@ -139,7 +140,39 @@ CLASS, SHAPE, STRIDES = name("torch", "FloatStorage"), numbers([4]), numbers([1]
 REAL = b"G" + struct.pack(">d", 4.0)
 GOOD = state_dict({"w": TENSOR})
 
+BYTES = name("torch.storage", "UntypedStorage")
+BYTE_STORAGE = many(text("storage"), BYTES, text("0"), text("cpu"), integer(4)) + b"Q"
+REBUILD_FLOAT8 = name("torch._utils", "_rebuild_tensor_v3")
+FLOAT8 = name("torch", "float8_e4m3fn")
+WINDOW = (integer(0), SHAPE, STRIDES, FALSE, ORDERED_DICT)
+
 MALFORMED = {
+    "float8 without its dtype": (
+        state_dict({"w": REBUILD_FLOAT8 + many(BYTE_STORAGE, *WINDOW) + REDUCE}),
+        "arguments of a name",
+    ),
+    "float8 of another storage": (
+        state_dict({"w": REBUILD_FLOAT8 + many(storage(), *WINDOW, FLOAT8) + REDUCE}),
+        "arguments of a name",
+    ),
+    "float8 whose dtype is no dtype": (
+        state_dict({"w": REBUILD_FLOAT8 + many(BYTE_STORAGE, *WINDOW, BYTES) + REDUCE}),
+        "arguments of a name",
+    ),
+    "bytes without a dtype": (
+        state_dict({"w": REBUILD + many(BYTE_STORAGE, *WINDOW) + REDUCE}),
+        "arguments of a name",
+    ),
+    "float8 with too few strides": (
+        state_dict(
+            {
+                "w": REBUILD_FLOAT8
+                + many(BYTE_STORAGE, integer(0), SHAPE, numbers([]), FALSE, ORDERED_DICT, FLOAT8)
+                + REDUCE
+            }
+        ),
+        "strides of a tensor",
+    ),
     "B5-85 TorchScript class": (
         state_dict({"w": name("__torch__", "Model")}),
         r"the name '__torch__\.Model'",
@@ -553,13 +586,20 @@ def test_malformed_programs_are_refused(program, words):
     assert len(str(caught.value)) < 1000
 
 
+def test_float8_is_a_window_on_bytes():
+    """A tensor without a storage class of its own takes its dtype from the last argument."""
+    found = read(state_dict({"w": float8_tensor("0", [2, 3])}))["w"]
+    assert found == StridedTensor(Storage("0", "float8_e4m3fn", 6), 0, (2, 3), (3, 1))
+
+
 UNSUPPORTED = {
     **{
         f"B5-88 {kind}": tensor(storage(of=f"{kind}Storage"), [4])
         for kind in ("Long", "Int", "Short", "Byte", "Bool", "QInt8", "QUInt4x2")
     },
     "B5-88 complex": tensor(storage(of="ComplexFloatStorage"), [4]),
-    "B5-88 float8": name("torch._utils", "_rebuild_tensor_v3"),
+    "B5-88 another float8": float8_tensor("0", [4], dtype="float8_e5m2"),
+    "B5-88 unsigned": float8_tensor("0", [4], dtype="uint16"),
     "B5-88 quantised": name("torch._utils", "_rebuild_qtensor"),
     "B5-90 sparse": name("torch._utils", "_rebuild_sparse_tensor"),
 }
