@@ -24,6 +24,7 @@ from llama_ref.checkpoint.gguf_blueprint import blueprint_of
 from llama_ref.checkpoint.gguf_header import is_gguf, read_gguf_header
 from llama_ref.checkpoint.int4 import with_int4
 from llama_ref.checkpoint.kv_heads import with_distinct_kv_heads
+from llama_ref.checkpoint.meta_fp8 import with_meta_fp8
 from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.stored import Checkpoint
 from llama_ref.checkpoint.streaming import Stream
@@ -188,6 +189,9 @@ def open_checkpoint(
         if int4:
             checkpoint = with_int4(checkpoint, int4, quantised_activations=quantised_activations)
         config = read_meta_params(folder, tied_embeddings=_is_tied(checkpoint))
+        checkpoint = with_meta_fp8(
+            checkpoint, config.n_layers, quantised_activations=quantised_activations
+        )
         return with_distinct_kv_heads(checkpoint, config.n_kv_heads, config.head_dim), config
     if "config.json" in names:
         checkpoint, config = layouts.open_hf(folder), read_hf_config(folder)

@@ -7,7 +7,8 @@ pth.py            one file of Meta's layout       meta.py      a folder of them
                   pickle_stack.py and torch_objects.py its pickle, strided.py its tensors
 gguf.py           a file of llama.cpp's      gguf_header.py what it says, strictly
                   gguf_blueprint.py the model that it says it is
-fp8.py            405B in 8 bits              int4.py       1B and 3B in 4
+fp8.py            405B in 8 bits             meta_fp8.py   the same, as Meta's files have it
+int4.py           1B and 3B in 4
 sharded.py        a matrix cut over files         kv_heads.py  heads that are stored twice
 write.py          an HF folder from tensors       staging.py   whole or not at all
 readahead.py      what of a mapped file is in memory

@@ -1,4 +1,4 @@
-"""Matrices in float8, a scale for each row: the FP8 release of 405B.
+"""Matrices in float8, a scale for each row: the FP8 release of 405B, as Hugging Face has it.
 
     X.weight          [out, in]   float8 e4m3: 4 bits of exponent, 3 of mantissa, no infinity
     X.weight_scale    [out, 1]    float32                        a row is q * scale
@@ -103,18 +103,9 @@ def with_fp8(checkpoint: Checkpoint, fp8: Fp8, *, quantised_activations: bool) -
     for name, tensor in checkpoint.items():
         if name.endswith(f".weight{SCALE}"):
             continue
-        is_fp8 = tensor.dtype == FLOAT8
-        if is_fp8 != fp8.is_quantised(name):
-            expected = "float8, as config.json says" if not is_fp8 else "16 bits"
-            raise BadFile(
-                f"tensor {shown(name)}",
-                expected=expected,
-                found=str(tensor.dtype),
-                file=checkpoint.path,
-            )
         tensors[name] = tensor
-        if is_fp8:
-            scale_F1 = _scale(checkpoint, name, tensor)
+        if is_in_fp8(checkpoint, name, fp8.is_quantised(name)):
+            scale_F1 = scales_of(checkpoint, name + SCALE, (tensor.shape[0], 1))
             tensors[name] = ScaledRows(tensor, scale_F1, prepare if quantised_activations else None)
     for name in checkpoint:
         owner = name.removesuffix(SCALE)
@@ -124,20 +115,42 @@ def with_fp8(checkpoint: Checkpoint, fp8: Fp8, *, quantised_activations: bool) -
     return Checkpoint(checkpoint.path, checkpoint.layout, tensors, checkpoint.files)
 
 
-def _scale(checkpoint: Checkpoint, name: str, tensor: Tensor) -> np.ndarray:
-    """Return the scales of the rows of a matrix."""
-    scale = checkpoint[f"{name}{SCALE}"]
-    expected = (tensor.shape[0], 1)
-    if tuple(scale.shape) != expected or scale.dtype != np.float32:
+def is_in_fp8(checkpoint: Checkpoint, name: str, expected: bool) -> bool:
+    """Tell whether a tensor is a matrix in float8, as expected.
+
+    Raises
+    ------
+    BadFile
+        If it is another, or in float8 and should not be.
+    """
+    tensor = checkpoint[name]
+    if (tensor.dtype == FLOAT8) != expected or (expected and len(tensor.shape) != 2):
         raise BadFile(
-            f"tensor {shown(name + SCALE)}",
-            expected=f"float32 of shape {expected}",
+            f"tensor {shown(name)}",
+            expected="a matrix in float8" if expected else "16 bits",
+            found=f"{tensor.dtype} of shape {tuple(tensor.shape)}",
+            file=checkpoint.path,
+        )
+    return expected
+
+
+def scales_of(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the scales of the rows of a matrix, stored in that shape, as a column.
+
+    Raises
+    ------
+    BadFile
+        If there are none, or others than so many positive float32 numbers.
+    """
+    scale = checkpoint[name]
+    if tuple(scale.shape) != shape or scale.dtype != np.float32:
+        raise BadFile(
+            f"tensor {shown(name)}",
+            expected=f"float32 of shape {shape}",
             found=f"{scale.dtype} of shape {tuple(scale.shape)}",
             file=checkpoint.path,
         )
-    scale_F1 = np.array(scale)
+    scale_F1 = np.array(scale).reshape(-1, 1)
     if not (np.isfinite(scale_F1) & (scale_F1 > 0)).all():
-        raise BadFile(
-            f"tensor {shown(name + SCALE)}", expected="positive numbers", file=checkpoint.path
-        )
+        raise BadFile(f"tensor {shown(name)}", expected="positive numbers", file=checkpoint.path)
     return scale_F1

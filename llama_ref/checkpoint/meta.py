@@ -7,6 +7,8 @@ a name stands for is cut in one of three ways:
     by columns    wo w2, and tok_embeddings of Llama 1 and 2
     not at all    the norms and rope.freqs: every file has a copy
 
+Beside the shards of the FP8 release of 405B lie as many files of scales (`meta_fp8.py`).
+
 The rows of wq and wk are in Meta's order: the two numbers that RoPE rotates together stand side by
 side (interleaved), where HF's converted files keep them half a head apart.
 
@@ -30,6 +32,7 @@ from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.files import list_folder
 
 SHARD_NAME = re.compile(r"consolidated\.([0-9]{2})\.pth")
+SCALES_NAME = re.compile(r"fp8_scales_.*\.pt", re.DOTALL)
 CUT_BY_ROWS = {"wq", "wk", "wv", "w1", "w3", "output"}
 CUT_BY_COLUMNS = {"wo", "w2"}
 EMBEDDING = "tok_embeddings.weight"
@@ -54,15 +57,16 @@ def open_meta(folder: str | os.PathLike[str]) -> Checkpoint:
     -------
     Checkpoint
         By Meta's names. From one file, every tensor is a mapped array; from several, matrices are
-        `ShardedMatrix`, and what every file repeats is the mapped copy of the first.
+        `ShardedMatrix`, and what every file repeats is the mapped copy of the first. Scales of
+        quantised parts are tensors of their own.
 
     Raises
     ------
     BadFile
         If a file is missing or malformed, or the files do not fit together: other names, dtypes
-        or shapes, a norm that is not the same in all.
+        or shapes, a norm that is not the same in all, scales of some parts and not of others.
     Unsupported
-        Quantised checkpoints, and several files with a matrix whose cut is not known.
+        Several files with a matrix whose cut is not known.
     LimitExceeded
         As `open_pth`; or a vector of more than 2^20 numbers in several files.
     """
@@ -71,22 +75,25 @@ def open_meta(folder: str | os.PathLike[str]) -> Checkpoint:
     shards = [open_pth(folder / name) for name in names]
     _check_number_of_files(folder, shards)
     if len(shards) == 1:
-        return Checkpoint(folder, "meta", shards[0], dict.fromkeys(shards[0], (names[0],)))
-    _check_same_names(folder, names, shards)
-    with scattered_reads(*(next(iter(shard.values())) for shard in shards)):
-        tensors = {name: _merged(folder, name, shards) for name in shards[0]}
-    return Checkpoint(folder, "meta", tensors, dict.fromkeys(tensors, tuple(names)))
+        tensors: dict[str, Tensor] = dict(shards[0])
+    else:
+        _check_same_names(folder, names, shards)
+        with scattered_reads(*(next(iter(shard.values())) for shard in shards)):
+            tensors = {name: _merged(folder, name, shards) for name in shards[0]}
+    files = dict.fromkeys(tensors, tuple(names))
+    for file, scales in _scales(folder, len(shards)).items():
+        if twice := tensors.keys() & scales.keys():
+            raise BadFile(
+                f"tensor {shown(min(twice))}", expected="once", found="twice", file=folder
+            )
+        tensors |= scales
+        files |= dict.fromkeys(scales, (file,))
+    return Checkpoint(folder, "meta", tensors, files)
 
 
 def _shard_names(folder: Path) -> list[str]:
     """Return consolidated.00.pth, 01, … of a folder, all of which must be there."""
-    in_folder = list_folder(folder)
-    for name in in_folder:
-        if name.startswith("fp8_scales"):
-            raise Unsupported(
-                "quantised checkpoint", expected="unscaled weights", found=shown(name), file=folder
-            )
-    names = [name for name in in_folder if SHARD_NAME.fullmatch(name)]
+    names = [name for name in list_folder(folder) if SHARD_NAME.fullmatch(name)]
     for i in range(max(len(names), 1)):
         name = f"consolidated.{i:02d}.pth"
         if name not in names:
@@ -98,6 +105,25 @@ def _shard_names(folder: Path) -> list[str]:
                 file=folder,
             )
     return names
+
+
+def is_scales_file(name: str) -> bool:
+    """Tell whether a file holds scales of a quantised checkpoint."""
+    return SCALES_NAME.fullmatch(name) is not None
+
+
+def _scales(folder: Path, n_shards: int) -> dict[str, Shard]:
+    """Return what each file of scales holds: none, or fp8_scales_0.pt and one for each shard."""
+    found = {name for name in list_folder(folder) if is_scales_file(name)}
+    names = [f"fp8_scales_{rank}.pt" for rank in range(n_shards)] if found else []
+    for name in sorted(found.symmetric_difference(names)):
+        raise BadFile(
+            f"scales {shown(name)}",
+            expected=f"{names[0]} to {n_shards - 1}, one for each shard",
+            found="no such file" if name in names else "one more",
+            file=folder,
+        )
+    return {name: open_pth(folder / name) for name in names}
 
 
 def _check_number_of_files(folder: Path, shards: list[Shard]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from llama_ref.checkpoint.stored import changed
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import Matrix, check_rows, rows_of
 
@@ -48,8 +49,7 @@ class ShardedMatrix:
 
     def over(self, change: Callable[[np.ndarray], np.ndarray | Matrix]) -> ShardedMatrix:
         """Return the same matrix of parts that are had in another way."""
-        parts = [change(part) if isinstance(part, np.ndarray) else part for part in self.parts]
-        return ShardedMatrix(parts, self.axis)
+        return type(self)([changed(part, change) for part in self.parts], self.axis)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -14,6 +14,8 @@ params.json of the INT4 releases of 1B and 3B, by QLoRA or by SpinQuant:
                           "spinquant": true},
     "lora_args": {"rank": 16, "scale": 2.0}
 
+Meta's own files of the FP8 release say nothing (`checkpoint.meta_fp8`).
+
 In the FP8 release only the feed-forward matrices are in 8 bits, and those of the first and the last
 layer are not.
 

@@ -229,13 +229,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         open_meta(tmp_path / "nowhere")
 
 
-def test_a_quantised_checkpoint_is_named_as_such(tmp_path):
-    """FP8 checkpoints keep their scales in files of their own; without them weights are wrong."""
-    (tmp_path / "fp8_scales_0.pt").write_bytes(b"")
-    with pytest.raises(Unsupported, match="quantised checkpoint"):
-        open_meta(written(tmp_path, cut(whole_model(), 2)))
-
-
 def test_a_matrix_of_unknown_cut_is_refused(tmp_path):
     """Such as the vision model's: read from one file, but from two nothing is guessed."""
     odd = {"vision.proj.weight": np.zeros((4, 4), np.float32)}

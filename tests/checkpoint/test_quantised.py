@@ -187,6 +187,10 @@ def in_16_bits(tensors, config):
     tensors[NAME] = tensors[NAME].astype(np.float16)
 
 
+def no_matrix(tensors, config):
+    tensors[NAME] = np.ones((), FLOAT8)
+
+
 def not_kept(tensors, config):
     config["quantization_config"]["modules_to_not_convert"].remove("lm_head")
 
@@ -219,7 +223,8 @@ def kept_no_list(tensors, config):
         (scale_zero, BadFile, "positive"),
         (scale_nan, BadFile, "positive"),
         (stray_scale, BadFile, "norm.weight_scale"),
-        (in_16_bits, BadFile, "float8, as config.json says"),
+        (in_16_bits, BadFile, "expected a matrix in float8"),
+        (no_matrix, BadFile, "expected a matrix in float8"),
         (not_kept, BadFile, "lm_head"),
         (no_config, BadFile, "weight_scale"),
         (other_method, Unsupported, "quant_method"),
