@@ -31,7 +31,7 @@ from weights_tools import validate_golden
 from weights_tools.gguf_file import write_gguf_file
 from weights_tools.hf_folder import SHARD_BYTES, write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
-from weights_tools.quantising import in_fp8, in_int4
+from weights_tools.quantising import in_fp8, in_int4, in_meta_fp8
 from weights_tools.raw_folder import write_raw_folder
 from weights_tools.streams import streams
 
@@ -43,7 +43,7 @@ FORMATS: dict[str, tuple[Callable[..., None], str]] = {
 }
 """By name: how it is written, and whose names and order of rows it has."""
 
-QUANTISED = ("fp8", "int4", "int4-spinquant")
+QUANTISED = ("fp8", "fp8-meta", "int4", "int4-spinquant")
 DTYPES = ("bfloat16", "float16", "float32")
 CANNOT_RUN, INTERRUPTED = 2, 130
 EXAMPLE = """\
@@ -59,6 +59,7 @@ example:
   python -m weights_tools convert path/to/checkpoint OUT --format meta --shards 8
   python -m weights_tools convert path/to/checkpoint OUT.gguf --format gguf
   python -m weights_tools quantise path/to/checkpoint OUT --to fp8
+  python -m weights_tools quantise path/to/checkpoint OUT --to fp8-meta --shards 8
   python -m weights_tools validate --device cuda"""
 
 
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     smaller = verbs.add_parser("quantise", help="another checkpoint with its matrices in 8 bits")
     smaller.add_argument("source", metavar="PATH", help="HF or Meta folder, GGUF, synthetic:NAME")
-    kinds = "as released: 405B in fp8 (HF layout); 1B and 3B in int4, with or without a rotation"
+    kinds = "as released: 405B in fp8, HF or Meta layout; 1B and 3B in int4, rotated or not"
     smaller.add_argument("--to", choices=QUANTISED, default="fp8", help=f"{kinds} (fp8)")
     for verb in (formula, other, smaller):
         verb.add_argument("out", type=Path, metavar="OUT", help="folder, or file in .gguf")
@@ -144,34 +145,39 @@ def _write(options: argparse.Namespace) -> None:
     if options.verb == "quantise":
         options.format = "hf" if options.to == "fp8" else "meta"
     write, layout = FORMATS[options.format]
-    tensors = streams(checkpoint, config, layout, dtype)
+    stored = tensors = streams(checkpoint, config, layout, dtype)
     if options.verb == "quantise" and options.to == "fp8":
         fp8 = as_released(config)
-        tensors, write = in_fp8(tensors, fp8), partial(write_hf_folder, fp8=fp8)
+        stored = tensors = in_fp8(tensors, fp8)
+        write = partial(write_hf_folder, fp8=fp8)
+    elif options.verb == "quantise" and options.to == "fp8-meta":
+        matrices, scales = in_meta_fp8(tensors, config.n_layers, rank=0)  # of one rank with all
+        stored, write = matrices + scales, partial(write_meta_folder, fp8=True)
     elif options.verb == "quantise":
         int4 = Int4(spinquant=options.to == "int4-spinquant")
-        tensors, write = in_int4(tensors, int4), partial(write_meta_folder, int4=int4)
+        stored = tensors = in_int4(tensors, int4)
+        write = partial(write_meta_folder, int4=int4)
     how: dict[str, Any] = {"resume": _key(options, checkpoint) if options.resume else None}
     if options.format == "meta":
         how["shards"] = _at_least_1("--shards", options.shards)
     if options.format == "hf":
         how["shard_bytes"] = _at_least_1("--shard-bytes", options.shard_bytes)
-    n_bytes = sum(stream.n_bytes for stream in tensors)
+    n_bytes = sum(stream.n_bytes for stream in stored)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
         write(options.out, config, tensors, progress.advance, **how)
     written = {
         "path": str(options.out),
         "format": options.format,
         "model": config.name,
-        "tensors": len(tensors),
+        "tensors": len(stored),
         "bytes": n_bytes,
-        "dtypes": sorted({stream.dtype.name for stream in tensors}),
+        "dtypes": sorted({stream.dtype.name for stream in stored}),
     }
     if options.json:
         print_json(written)
     else:
         kinds = ", ".join(written["dtypes"])
-        print(f"{printable(str(options.out))}: {len(tensors)} tensors, {size(n_bytes)}, {kinds}")
+        print(f"{printable(str(options.out))}: {len(stored)} tensors, {size(n_bytes)}, {kinds}")
 
 
 def _at_least_1(name: str, value: int) -> int:

@@ -1,5 +1,7 @@
 """A folder in Meta's layout: params.json, and consolidated.00.pth or one file for each GPU.
 
+As released in FP8, a file of scales lies beside each (`llama_ref.checkpoint.meta_fp8`).
+
 Names are Meta's, and so is the order of the query and key rows: the two numbers that RoPE turns
 together stand side by side. The file opens with `torch.load(..., weights_only=True)` and `lr.load`.
 """
@@ -20,6 +22,7 @@ from llama_ref.config import Config, parse_meta_params
 from llama_ref.config.quantisation import Int4
 from llama_ref.errors import BadConfig, BadRequest, Unsupported
 from weights_tools.new_folder import Plan, write_folder
+from weights_tools.quantising import in_meta_fp8
 from weights_tools.state_dict import state_dict_program
 from weights_tools.streams import Stream
 from weights_tools.torch_archive import ArchiveWriter
@@ -34,6 +37,7 @@ def write_meta_folder(
     advance: Callable[[int], object],
     *,
     int4: Int4 | None = None,
+    fp8: bool = False,
     shards: int = 1,
     resume: str | None = None,
 ) -> None:
@@ -50,6 +54,8 @@ def write_meta_folder(
         Told the bytes of each block as it is written.
     int4 : Int4, optional
         How they are quantised, for params.json to say so.
+    fp8 : bool
+        Quantise what each file holds as in the FP8 release of 405B.
     shards : int
         How many files to cut every matrix over, as for so many GPUs: 8 for 70B and 405B.
     resume : str, optional
@@ -60,7 +66,7 @@ def write_meta_folder(
     BadRequest
         If the folder holds a checkpoint, or a matrix cannot be cut into so many parts.
     Unsupported
-        If params.json cannot state the blueprint.
+        If params.json cannot state the blueprint, or no layer would be in FP8.
     BadFile
         If the folder cannot be written.
     """
@@ -68,12 +74,16 @@ def write_meta_folder(
     if int4:
         params |= int4.as_dict()
 
-    names = [f"consolidated.{rank:02d}.pth" for rank in range(shards)]
     plans = []
-    for rank, name in enumerate(names):
+    for rank in range(shards):
         own = [cut(stream, rank, shards) for stream in tensors]
-        n_bytes = sum(stream.n_bytes for stream in own)
-        plans.append(Plan(name, n_bytes, partial(_write_archive, own, advance)))
+        files = {f"consolidated.{rank:02d}.pth": own}
+        if fp8:
+            own, scales = in_meta_fp8(own, config.n_layers, rank)
+            files = {f"consolidated.{rank:02d}.pth": own, f"fp8_scales_{rank}.pt": scales}
+        for name, streams in files.items():
+            n_bytes = sum(stream.n_bytes for stream in streams)
+            plans.append(Plan(name, n_bytes, partial(_write_archive, streams, advance)))
     text = (json.dumps(params, indent=1) + "\n").encode()
 
     def write_params(file: BinaryIO) -> None:

@@ -23,7 +23,7 @@ from llama_ref.checkpoint.staging import move, staging_folder, writing
 from llama_ref.errors import BadFile, BadRequest, shown
 from llama_ref.files import list_folder
 
-PART = re.compile(r"(config|params|index)\.json|.*\.(safetensors|pth|bin)", re.DOTALL)
+PART = re.compile(r"(config|params|index)\.json|.*\.(safetensors|pth|pt|bin)", re.DOTALL)
 """Names of files that belong to a checkpoint of any of the formats."""
 
 FINISHED = "finished.json"

@@ -12,12 +12,14 @@ Source: pytorch/FBGEMM; get_group_qparams_symmetric in pytorch/ao.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from llama_ref.checkpoint.fp8 import SCALE
 from llama_ref.checkpoint.int4 import BY_ROW
+from llama_ref.checkpoint.meta_fp8 import scale_names
 from llama_ref.config.quantisation import Fp8, Int4
 from llama_ref.dynamic_quantisation import fp8_per_token
 from llama_ref.errors import Unsupported
@@ -49,6 +51,35 @@ def in_fp8(tensors: Sequence[Stream], fp8: Fp8) -> list[Stream]:
         else:
             result.append(stream)
     return result
+
+
+def in_meta_fp8(
+    tensors: Sequence[Stream], n_layers: int, rank: int
+) -> tuple[list[Stream], list[Stream]]:
+    """Return what a rank holds with the matrices of the release as float8; and their scales.
+
+    Parameters
+    ----------
+    tensors : sequence of Stream
+        With names of layout "meta", cut as this rank has them.
+    n_layers, rank : int
+
+    Raises
+    ------
+    Unsupported
+        If no layer stands between the first and the last, which stay as they are.
+    """
+    stored, scales, before_rank = [], [], scale_names(n_layers)
+    if not before_rank:
+        raise Unsupported("layers in FP8", expected="all but the first and the last", found="none")
+    for stream in tensors:
+        if stream.name not in before_rank:
+            stored.append(stream)
+            continue
+        name, shape = f"{before_rank[stream.name]}{rank}", stream.shape[:1]
+        stored.append(replace(stream, dtype=FLOAT8, blocks=_part(stream, 0)))
+        scales.append(Stream(name, shape, np.dtype("<f4"), _part(stream, 1)))
+    return stored, scales
 
 
 def in_int4(tensors: Sequence[Stream], int4: Int4) -> list[Stream]:

@@ -19,7 +19,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from llama_ref.checkpoint.torch_objects import DTYPE_OF_STORAGE, ORDERED_DICT, REBUILD_TENSOR, Name
+from llama_ref.checkpoint.torch_objects import (
+    BYTES,
+    DTYPE_OF_STORAGE,
+    FLOAT8,
+    ORDERED_DICT,
+    REBUILD_FLOAT8,
+    REBUILD_TENSOR,
+    Name,
+)
 from weights_tools.streams import Stream
 
 PROTOCOL_2, STOP = b"\x80\x02", b"."
@@ -39,13 +47,16 @@ def state_dict_program(tensors: Sequence[Stream]) -> bytes:
 
 def _tensor(i: int, stream: Stream, no_hooks: bytes) -> bytes:
     """Push a tensor that fills its storage row by row."""
-    kind = _global(STORAGE_OF[stream.dtype.name])
+    is_float8 = stream.dtype.name == FLOAT8.name
+    kind = _global(BYTES if is_float8 else STORAGE_OF[stream.dtype.name])
     n_elements = _integer(stream.n_elements)
     storage = _tuple(_text("storage"), kind, _text(str(i)), _text("cpu"), n_elements) + PERSISTENT
     strides = (stream.shape[1], 1) if len(stream.shape) == 2 else (1,)
     shape, steps = (_tuple(*map(_integer, numbers)) for numbers in (stream.shape, strides))
-    arguments = _tuple(storage, _integer(0), shape, steps, FALSE, no_hooks)
-    return _global(REBUILD_TENSOR) + arguments + CALL
+    arguments = (storage, _integer(0), shape, steps, FALSE, no_hooks)
+    if is_float8:
+        return _global(REBUILD_FLOAT8) + _tuple(*arguments, _global(FLOAT8)) + CALL
+    return _global(REBUILD_TENSOR) + _tuple(*arguments) + CALL
 
 
 def _global(name: Name) -> bytes:

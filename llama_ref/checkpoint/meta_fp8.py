@@ -7,8 +7,8 @@ Every rank quantised what it held: rows of w1 and w3, columns of w2. So a row of
 each file, and the parts stay apart. A rank also rounds activations by itself, and what w2 is
 multiplied with is cut as its columns are: a token has as many scales there as there are ranks.
 
-In float8 are w1, w3 and w2 of all layers but the first and the last. params.json says nothing of
-it: that there are scales is all that tells such a folder from one in 16 bits. The bound of
+In float8 are w1, w3 and w2 of all layers but the first and the last. params.json is copied as it
+was, so that there are scales is all that tells such a folder from one in 16 bits. The bound of
 activations, 1200, is an argument of the released loader.
 
 The layout is taken from the code that writes and reads it. The release itself could not be looked
@@ -16,8 +16,9 @@ at; the published size of a shard, 60,903,742,309 bytes, is that of its parts in
 60,903,292,928, and of headers.
 
 Source: llama_toolchain/inference/quantization/scripts/quantize_checkpoint.py in
-meta-llama/llama-stack at 7a8b5c16, which wrote such folders; models/llama3/quantization/loader.py
-in meta-llama/llama-models; llama_meta_pth_size in its sku_list.py; quantize_fp8_per_row in pytorch/FBGEMM, whose scales are [out].
+meta-llama/llama-stack at 7a8b5c16, which writes such folders; models/llama3/quantization/loader.py
+in meta-llama/llama-models, and llama_meta_pth_size in its sku_list.py; quantize_fp8_per_row in
+pytorch/FBGEMM, whose scales are [out].
 """
 
 from __future__ import annotations

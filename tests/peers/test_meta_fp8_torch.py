@@ -12,6 +12,7 @@ from llama_ref.checkpoint.meta import CUT_BY_COLUMNS
 from llama_ref.loading import open_checkpoint
 from llama_ref.names import expected_shapes
 from tests.models import TINY
+from weights_tools.__main__ import main
 from weights_tools.meta_folder import to_meta_params
 
 SIZES = {"d_model": 64, "n_heads": 8, "n_kv_heads": 4, "head_dim": 8, "d_ff": 128, "n_layers": 4}
@@ -66,3 +67,27 @@ def test_what_torch_saves_stands_for_what_torch_makes_of_it(n, tmp_path):
         assert found.shape == tuple(whole.shape)
         assert found.tobytes() == whole.view(torch.uint8).numpy().tobytes()
     assert n_quantised == 6
+
+
+def test_torch_loads_what_is_written(tmp_path):
+    """`weights_only=True` gives float8 and scales; of the same bf16 torch makes the same bits."""
+    words = ["synthetic:golden-tiny", str(tmp_path / "fp8"), "--to", "fp8-meta", "--shards", "2"]
+    assert main(["quantise", *words]) == 0
+    words = ["golden-tiny", str(tmp_path / "plain"), "--format", "meta", "--shards", "2"]
+    assert main(["synthetic", *words]) == 0
+    for rank in range(2):
+        file = f"consolidated.{rank:02d}.pth"
+        plain, fp8 = (
+            torch.load(tmp_path / folder / file, weights_only=True) for folder in ("plain", "fp8")
+        )
+        scales = torch.load(tmp_path / "fp8" / f"fp8_scales_{rank}.pt", weights_only=True)
+        assert list(fp8) == list(plain)
+        assert len(scales) == 6
+        for key, scale in scales.items():
+            layer, name = key.removesuffix(f"_{rank}").split("_", 1)
+            name = f"layers.{layer}.{name}.weight"
+            q, expected = in_fp8(plain.pop(name))
+            assert fp8[name].dtype == torch.float8_e4m3fn
+            assert torch.equal(fp8.pop(name).view(torch.uint8), q.view(torch.uint8))
+            assert torch.equal(scale, expected)
+        assert all(torch.equal(fp8[name], tensor) for name, tensor in plain.items())
