@@ -10,6 +10,7 @@ import llama_ref as lr
 from llama_ref.checkpoint.meta_fp8 import ScaledShards
 from llama_ref.dynamic_quantisation import rounded_to_fp8
 from llama_ref.errors import BadFile, BadRequest
+from llama_ref.holding import DequantisedRows
 from llama_ref.loading import open_checkpoint
 from llama_ref.names import expected_shapes
 from llama_ref.numerics import BFLOAT16, FLOAT8
@@ -117,6 +118,15 @@ def test_a_model_is_that_of_the_numbers_it_stands_for(dtype, tmp_path):
         assert np.array_equal(lr.load(wide).logits(IDS), logits)
     parts = trace_ranks(lr.load(fp8, dtype=dtype), IDS, 2)["logits"]
     assert largest_difference(parts, logits) <= (1e-5 if dtype == "float32" else 0.1)
+
+
+def test_rows_are_not_rounded_to_the_dtype_of_activations(tmp_path):
+    """In bfloat16 a product is that with q * scale in float32, as of a matrix in one part."""
+    w_down_DF = lr.load(written(tmp_path, *released(2))).weights.layers[1].w_down_DF
+    x_TF = np.random.default_rng(6).standard_normal((3, 128)).astype(BFLOAT16)
+    expected = linear(x_TF, DequantisedRows(np.asarray(w_down_DF)))
+    assert np.array_equal(linear(x_TF, w_down_DF), expected)
+    assert not np.array_equal(linear(x_TF, np.asarray(w_down_DF)), expected)
 
 
 def test_each_rank_rounds_the_activations_it_holds(tmp_path):
