@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from llama_ref.errors import BadRequest, NonFiniteError
+from llama_ref.sampling import shortcuts
 from llama_ref.sampling.params import SamplingParams
 from llama_ref.sampling.profiles import PROFILES, Ids, Situation, Step
 from llama_ref.sampling.stream import draw, uniform
@@ -119,6 +120,10 @@ def drawn(logits_V: np.ndarray, u: float) -> int:
     which another implementation might add up in another order.
     """
     possible = np.flatnonzero(logits_V > -np.inf)
+    if len(possible) > shortcuts.MANY:
+        certain = shortcuts.drawn(logits_V, u)
+        if certain is not None:
+            return certain
     z = logits_V[possible]
     with np.errstate(over="ignore", under="ignore"):
         weights = z - z.max()
