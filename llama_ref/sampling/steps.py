@@ -286,11 +286,12 @@ def _nucleus(logits_V: np.ndarray, top_p: float, *, side: Literal["left", "right
 
     The sums are those of the sorted values, whichever ids have them; so values are sorted, not ids.
     """
-    possible = logits_V[logits_V > -np.inf]
-    certain = shortcuts.nucleus_size(possible, top_p) if len(possible) > shortcuts.MANY else None
-    if certain is not None:
-        return _keep_highest(logits_V, *certain)
-    falling = np.sort(possible)[::-1]
+    possible_V = logits_V > -np.inf
+    if np.count_nonzero(possible_V) > shortcuts.MANY:
+        certain = shortcuts.nucleus_size(logits_V, top_p)
+        if certain is not None:
+            return _keep_highest(logits_V, *certain)
+    falling = np.sort(logits_V[possible_V])[::-1]
     before = np.concatenate([[0.0], np.cumsum(softmax(falling))[:-1]])
     n_kept = max(1, int(np.searchsorted(before, top_p, side=side)))
     return _keep_highest(logits_V, n_kept, float(falling[n_kept - 1]))
@@ -298,9 +299,10 @@ def _nucleus(logits_V: np.ndarray, top_p: float, *, side: Literal["left", "right
 
 def _keep_highest(logits_V: np.ndarray, n: int, nth_highest: float) -> np.ndarray:
     """Keep n logits: those above the n-th highest, and of those equal to it the lowest ids."""
-    above = np.flatnonzero(logits_V > nth_highest)
-    equal = np.flatnonzero(logits_V == nth_highest)[: n - len(above)]
-    return keep_only(logits_V, np.concatenate([above, equal]))
+    ids = np.flatnonzero(logits_V >= nth_highest)
+    equal = np.flatnonzero(logits_V[ids] == nth_highest)
+    n_above = len(ids) - len(equal)
+    return keep_only(logits_V, np.delete(ids, equal[n - n_above :]))
 
 
 def _by_typicality(logits_V: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def test_a_nucleus_that_is_certain_is_that_of_float64(kind):
     for seed in range(10):
         z = logits(kind, seed)
         for top_p in (0.0, 1e-9, 0.1, 0.5, 0.9, 0.95, 0.999, 1 - 1e-9, 1 - 1e-15):
-            found = shortcuts.nucleus_size(z[z > -np.inf], top_p)
+            found = shortcuts.nucleus_size(z, top_p)
             assert found in (None, nucleus(z, top_p))
             answered += found is not None
     assert answered > 30  # of 50 that are not beside 0 or 1
