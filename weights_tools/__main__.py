@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_ref.checkpoint import Checkpoint, open_synthetic
+from llama_ref.checkpoint.pth import check_storages
 from llama_ref.checkpoint.synthetic import VARIANTS
 from llama_ref.cli.terminal import Progress, print_json, size
 from llama_ref.config import Config, preset
 from llama_ref.config.quantisation import Int4, as_released
 from llama_ref.errors import BadRequest, LlamaRefError, printable
+from llama_ref.golden.manifest import source_hash
 from llama_ref.loading import open_checkpoint
 from llama_ref.mapped import Identity
 from llama_ref.numerics import BFLOAT16, dtype_named
@@ -143,6 +145,7 @@ def _write(options: argparse.Namespace) -> None:
         dtype = BFLOAT16
     if options.verb == "quantise":
         options.format = "hf" if options.to == "fp8" else "meta"
+    _check_format(options)
     write, layout = FORMATS[options.format]
     tensors = streams(checkpoint, config, layout, dtype)
     if options.verb == "quantise" and options.to == "fp8":
@@ -151,7 +154,7 @@ def _write(options: argparse.Namespace) -> None:
     elif options.verb == "quantise":
         int4 = Int4(spinquant=options.to == "int4-spinquant")
         tensors, write = in_int4(tensors, int4), partial(write_meta_folder, int4=int4)
-    how: dict[str, Any] = {"resume": _key(options, checkpoint) if options.resume else None}
+    how: dict[str, Any] = {"resume": _key(options, checkpoint, config) if options.resume else None}
     if options.format == "meta":
         how["shards"] = _at_least_1("--shards", options.shards)
     if options.format == "hf":
@@ -174,24 +177,41 @@ def _write(options: argparse.Namespace) -> None:
         print(f"{printable(str(options.out))}: {len(tensors)} tensors, {size(n_bytes)}, {kinds}")
 
 
+def _check_format(options: argparse.Namespace) -> None:
+    """Refuse options that belong to another format than the one that is written."""
+    for name, value, default, own in (
+        ("--shards", options.shards, 1, "meta"),
+        ("--shard-bytes", options.shard_bytes, SHARD_BYTES, "hf"),
+        ("OUT", options.out.suffix == ".gguf", False, "gguf"),
+    ):
+        if value != default and options.format != own:
+            raise BadRequest(name, expected=f"--format {own}", found=options.format)
+
+
 def _at_least_1(name: str, value: int) -> int:
     if value < 1:
         raise BadRequest(name, expected="1 or more", found=value)
     return value
 
 
-def _key(options: argparse.Namespace, checkpoint: Checkpoint) -> str:
-    """Return a name for this very conversion: of these files to this format."""
+def _key(options: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> str:
+    """Return a name for this very conversion: of these files and this blueprint to this format."""
     asked = {key: str(value) for key, value in vars(options).items() if key not in ("json", "out")}
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     names = {name for files in checkpoint.files.values() for name in files}
     states = [tuple(Identity.of((folder / name).stat())) for name in sorted(names)]
-    return hashlib.sha256(json.dumps([asked, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([asked, states, repr(config), source_hash()]).encode()
+    ).hexdigest()[:16]
 
 
 def _open(options: argparse.Namespace) -> tuple[Checkpoint, Config]:
     if options.verb in ("convert", "quantise"):
-        return open_checkpoint(options.source)
+        checkpoint, config = open_checkpoint(options.source)
+        if checkpoint.layout == "meta":
+            for name in sorted({name for names in checkpoint.files.values() for name in names}):
+                check_storages(checkpoint.path / name)
+        return checkpoint, config
     config = preset(options.source)
     if options.n_layers is not None:
         config = replace(config, n_layers=options.n_layers)

@@ -24,7 +24,7 @@ from llama_ref.config import Config
 from llama_ref.errors import BadRequest, Unsupported
 from llama_ref.numerics import BFLOAT16
 from weights_tools.new_folder import Plan, write_files
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
 
 ALIGNMENT, VERSION = 32, 3
 CODES = {storage.name: code for code, storage in STORAGE.items()}
@@ -121,9 +121,8 @@ def _write(
         offset += stream.n_bytes + -stream.n_bytes % ALIGNMENT
     for stream in tensors:
         file.write(bytes(-file.tell() % ALIGNMENT))
-        for block in stream.blocks():
-            file.write(np.ascontiguousarray(block).view(np.uint8).data)
-            advance(block.nbytes)
+        for data in bytes_of(stream, advance):
+            file.write(data)
     file.write(bytes(-file.tell() % ALIGNMENT))
 
 
@@ -163,5 +162,5 @@ def _value(value: str | float | int) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    encoded = text.encode()
+    encoded = text.encode("utf-8", "replace")  # of a folder's name no more can be said
     return struct.pack("<Q", len(encoded)) + encoded

@@ -14,15 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from llama_ref.checkpoint.hf import INDEX, SINGLE
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.checkpoint.write import METADATA
 from llama_ref.config import Config, quantisation, to_hf_dict
 from llama_ref.config.quantisation import Fp8
 from weights_tools.new_folder import Plan, write_folder
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
 
 SHARD_BYTES = 5 * 10**9
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -109,9 +107,8 @@ def _write_shard(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for stream in tensors:
-        for block in stream.blocks():
-            file.write(np.ascontiguousarray(block).view(np.uint8).data)
-            advance(block.nbytes)
+        for data in bytes_of(stream, advance):
+            file.write(data)
 
 
 def _json(value: dict[str, object]) -> Callable[[BinaryIO], None]:

@@ -7,7 +7,7 @@ together stand side by side. The file opens with `torch.load(..., weights_only=T
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ from llama_ref.config.quantisation import Int4
 from llama_ref.errors import BadConfig, BadRequest, Unsupported
 from weights_tools.new_folder import Plan, write_folder
 from weights_tools.state_dict import state_dict_program
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
 from weights_tools.torch_archive import ArchiveWriter
 
 PARAMS = "params.json"
+MOST_SHARDS = 100
+"""Their names have two digits."""
 
 
 def write_meta_folder(
@@ -67,6 +69,10 @@ def write_meta_folder(
     params = to_meta_params(config)
     if int4:
         params |= int4.as_dict()
+        if shards > 1:
+            raise BadRequest("shards", expected="1, as the quantised releases have", found=shards)
+    if shards > MOST_SHARDS:
+        raise BadRequest("shards", expected=f"at most {MOST_SHARDS}", found=shards)
 
     names = [f"consolidated.{rank:02d}.pth" for rank in range(shards)]
     plans = []
@@ -86,16 +92,11 @@ def write_meta_folder(
 def _write_archive(
     tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
 ) -> None:
-    def bytes_of(stream: Stream) -> Iterator[bytes]:
-        for block in stream.blocks():
-            yield block.tobytes()
-            advance(block.nbytes)
-
     archive = ArchiveWriter(file)
     archive.add("data.pkl", [state_dict_program(tensors)])
     archive.add("byteorder", [b"little"])
     for i, stream in enumerate(tensors):
-        archive.add(f"data/{i}", bytes_of(stream))
+        archive.add(f"data/{i}", bytes_of(stream, advance))
     archive.add("version", [b"3\n"])
     archive.finish()
 

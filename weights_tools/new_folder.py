@@ -11,6 +11,7 @@ were finished and a list of them. The same command goes on where it was.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -19,14 +20,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from llama_ref.checkpoint.staging import move, staging_folder, writing
-from llama_ref.errors import BadFile, BadRequest, shown
-from llama_ref.files import list_folder
+from llama_ref.checkpoint.staging import move, only_writer, staging_folder, writing
+from llama_ref.errors import BadFile, BadRequest, LlamaRefError, is_whole, shown
+from llama_ref.files import list_folder, open_regular
+from llama_ref.strict_json import read_json
 
-PART = re.compile(r"(config|params|index)\.json|.*\.(safetensors|pth|bin)", re.DOTALL)
+PART = re.compile(
+    r"(config|generation_config|params|index)\.json|.*\.(safetensors|pth|bin)", re.DOTALL
+)
 """Names of files that belong to a checkpoint of any of the formats."""
 
-FINISHED = "finished.json"
+FINISHED, JOURNAL_LIMIT = "finished.json", 2**24
 READ_BYTES = 2**24
 
 
@@ -96,8 +100,9 @@ def write_folder(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    refuse_checkpoint(folder)
-    write_files(folder, plans, advance, resume, check=refuse_checkpoint)
+    with only_writer(folder):
+        refuse_checkpoint(folder)
+        write_files(folder, plans, advance, resume, check=refuse_checkpoint)
 
 
 def write_files(
@@ -141,15 +146,22 @@ def _staging(folder: Path, resume: str | None) -> Iterator[Path]:
 
 def _finished(staging: Path) -> dict[str, list[int]]:
     """Return the files that were finished before, with size and checksum."""
-    with suppress(OSError, ValueError):
-        return dict(json.loads((staging / FINISHED).read_text(encoding="utf-8")))
+    with suppress(LlamaRefError):
+        stated = read_json(staging / FINISHED, limit=JOURNAL_LIMIT)
+        return {} if not isinstance(stated, dict) else {n: s for n, s in stated.items() if _fits(s)}
     return {}
+
+
+def _fits(stated: object) -> bool:
+    if not isinstance(stated, list) or len(stated) != 2:
+        return False
+    return all(is_whole(number, 0, 2**63) for number in stated)
 
 
 def _is_there(path: Path, stated: list[int] | None) -> bool:
     """Tell whether a file is there with the bytes that were written into it."""
-    with suppress(OSError):
-        return stated is not None and [path.stat().st_size, _checksum(path)] == stated
+    with suppress(LlamaRefError):
+        return stated is not None and _state(path) == stated
     return False
 
 
@@ -173,10 +185,13 @@ class _Checked:
 
 def _write_one(path: Path, plan: Plan) -> list[int]:
     """Write one file and read it back; return its size and checksum."""
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # what was cut short; and nothing is written through a link
+    with path.open("xb") as file:
         checked = _Checked(file)
         plan.write(checked)  # type: ignore[arg-type]
-    found = [path.stat().st_size, _checksum(path)]
+        file.flush()
+        os.fsync(file.fileno())
+    found = _state(path)
     if found != [checked.n_bytes, checked.checksum]:
         raise BadFile(
             f"file {shown(plan.name)}",
@@ -188,9 +203,10 @@ def _write_one(path: Path, plan: Plan) -> list[int]:
     return found
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
+def _state(path: Path) -> list[int]:
+    """Return the size and the checksum of a regular file."""
+    n_bytes = checksum = 0
+    with os.fdopen(open_regular(path), "rb") as file:
         while data := file.read(READ_BYTES):
-            checksum = zlib.crc32(data, checksum)
-    return checksum
+            n_bytes, checksum = n_bytes + len(data), zlib.crc32(data, checksum)
+    return [n_bytes, checksum]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.config import Config, to_hf_dict
 from weights_tools.new_folder import Plan, write_folder
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
 
 SHORT_NAMES = {dtype: name.lower() for name, dtype in DTYPES.items()}
 
@@ -55,9 +55,8 @@ def write_raw_folder(
     """
 
     def numbers(stream: Stream, file: BinaryIO) -> None:
-        for block in stream.blocks():
-            file.write(block.tobytes())
-            advance(block.nbytes)
+        for data in bytes_of(stream, advance):
+            file.write(data)
 
     def text(content: dict[str, Any], file: BinaryIO) -> None:
         file.write((json.dumps(content, indent=1) + "\n").encode())

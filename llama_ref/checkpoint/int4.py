@@ -63,8 +63,10 @@ class GroupedRows(AllRows):
             If a number does not fit into 4 bits.
         """
         check_rows(lo, hi, self.shape[0])
+        if lo == hi:
+            return np.empty((0, self.shape[1]), np.float32)
         stored = rows_of(self.stored, lo, hi)
-        if stored.size and (stored.min() < LEAST or stored.max() > LARGEST):
+        if stored.min() < LEAST or stored.max() > LARGEST:
             raise BadFile(
                 f"tensor {shown(self.name)}, rows {lo} to {hi - 1}",
                 expected=f"numbers of 4 bits, {LEAST} to {LARGEST}",
@@ -217,6 +219,13 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
             )
             up = _part(checkpoint, f"{owner}.adaptor.B.weight", (tensor.shape[0], int4.rank), used)
             tensors[name] = SumOfMatrices(grouped, Adaptor(down, up, int4.lora_scale))
+    if not tensors:
+        raise BadFile(
+            "quantised matrices",
+            expected="int8, as params.json says",
+            found="none",
+            file=checkpoint.path,
+        )
     _check_zeros(checkpoint, used)
     rest = {name: tensor for name, tensor in checkpoint.items() if name not in used}
     ordered = {n: tensors.get(n, rest.get(n)) for n in checkpoint if n in tensors or n in rest}
@@ -235,7 +244,16 @@ def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[s
             file=checkpoint.path,
         )
     used.add(name)
-    return np.array(tensor).reshape(shape)
+    part = np.array(tensor).reshape(shape)
+    wide = part.astype(np.float32)
+    if name.endswith(".scales") and not (np.isfinite(wide) & (wide > 0)).all():
+        raise BadFile(
+            f"tensor {shown(name)}",
+            expected="positive numbers",
+            found="others",
+            file=checkpoint.path,
+        )
+    return part
 
 
 def _check_zeros(checkpoint: Checkpoint, used: set[str]) -> None:
