@@ -193,7 +193,6 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
     for name, tensor in checkpoint.items():
         if tensor.dtype != np.int8:
             continue
-        owner = name.removesuffix(".weight")
         if len(tensor.shape) != 2 or (name not in BY_ROW and tensor.shape[1] % int4.group_size):
             raise BadFile(
                 f"tensor {shown(name)}",
@@ -202,23 +201,7 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
                 file=checkpoint.path,
             )
         used.add(name)
-        if name in BY_ROW:
-            scale = _part(checkpoint, f"{owner}.scales", (tensor.shape[0],), used)
-            tensors[name] = ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), rounding)
-            continue
-        n_groups = (tensor.shape[0], tensor.shape[1] // int4.group_size)
-        scale = _part(checkpoint, f"{owner}.scales", n_groups, used)
-        if int4.spinquant and owner.endswith(".w2"):
-            tensors[name] = Turned(GroupedRows(tensor, scale, None, name), rounding)
-            continue
-        grouped = GroupedRows(tensor, scale, rounding, name)
-        tensors[name] = grouped
-        if int4.rank:
-            down = _part(
-                checkpoint, f"{owner}.adaptor.A.weight", (int4.rank, tensor.shape[1]), used
-            )
-            up = _part(checkpoint, f"{owner}.adaptor.B.weight", (tensor.shape[0], int4.rank), used)
-            tensors[name] = SumOfMatrices(grouped, Adaptor(down, up, int4.lora_scale))
+        tensors[name] = _matrix(checkpoint, name, int4, rounding, used)
     if not tensors:
         raise BadFile(
             "quantised matrices",
@@ -230,6 +213,26 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
     rest = {name: tensor for name, tensor in checkpoint.items() if name not in used}
     ordered = {n: tensors.get(n, rest.get(n)) for n in checkpoint if n in tensors or n in rest}
     return Checkpoint(checkpoint.path, checkpoint.layout, ordered, checkpoint.files)  # type: ignore[arg-type]
+
+
+def _matrix(
+    checkpoint: Checkpoint, name: str, int4: Int4, rounding: Prepare | None, used: set[str]
+) -> Tensor:
+    """Return a quantised matrix with its scales, and with its adaptor if there is one."""
+    tensor, owner = checkpoint[name], name.removesuffix(".weight")
+    F, D = tensor.shape
+    if name in BY_ROW:
+        scale = _part(checkpoint, f"{owner}.scales", (F,), used)
+        return ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), rounding)
+    scale = _part(checkpoint, f"{owner}.scales", (F, D // int4.group_size), used)
+    if int4.spinquant and owner.endswith(".w2"):
+        return Turned(GroupedRows(tensor, scale, None, name), rounding)
+    grouped = GroupedRows(tensor, scale, rounding, name)
+    if not int4.rank:
+        return grouped
+    down = _part(checkpoint, f"{owner}.adaptor.A.weight", (int4.rank, D), used)
+    up = _part(checkpoint, f"{owner}.adaptor.B.weight", (F, int4.rank), used)
+    return SumOfMatrices(grouped, Adaptor(down, up, int4.lora_scale))
 
 
 def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[str]) -> np.ndarray:
