@@ -6,7 +6,7 @@ needs them. Query and key rows are in interleaved order: whoever converts a chec
 Face to GGUF has to reorder them.
 
 `rope_freqs.weight`, where it stands, says by how much RoPE's scaling stretches each pair; from it
-the blueprint has its scaling (`config/gguf.py`).
+the blueprint has its scaling (`gguf_blueprint.py`).
 """
 
 from __future__ import annotations

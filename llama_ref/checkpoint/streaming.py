@@ -47,13 +47,13 @@ class Stream:
         self._order: list[StreamedMatrix] = []
         self._in_use: list[StreamedMatrix] = []
         self._behind: list[StreamedMatrix] = []
-        self._n_matrices = 0
+        self._n_parts: list[int] = []
         self._lock = Lock()
         self._reader = ThreadPoolExecutor(1, "read-ahead")
 
     def begin(self) -> None:
         """Begin the next matrix of the order: what is added from now on are its parts."""
-        self._n_matrices += 1
+        self._n_parts.append(0)
 
     def add(self, array_FD: np.ndarray) -> Matrix | np.ndarray:
         """Put a matrix, or the next part of one that was cut over files, into the stream."""
@@ -61,7 +61,10 @@ class Stream:
         self._room -= source.n_bytes
         if self._room >= 0:
             return source.kept()
-        part = StreamedMatrix(source, self, len(self._order), self._n_matrices)
+        if not self._n_parts:
+            self.begin()
+        self._n_parts[-1] += 1
+        part = StreamedMatrix(source, self, len(self._order), len(self._n_parts) - 1)
         self._order.append(part)
         return part
 
@@ -75,7 +78,7 @@ class Stream:
             self.n_read += stop - start
             current = self._order[place]
             self._use(current, begins=start == 0)
-            current.let_go(start - STEP // len(self._in_use))
+            current.let_go(start - STEP // self._n_parts[current.matrix])
             ahead = self._ahead
             for matrix in self._order[place:]:
                 ahead = matrix.ask(stop, ahead, self._reader)

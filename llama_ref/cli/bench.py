@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import tempfile
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from llama_ref.bench.choosing import measure_choosing
+from llama_ref.bench.contestants import LONGEST
 from llama_ref.bench.context import measure_context
 from llama_ref.bench.context_plot import check_plot, plot_contexts
 from llama_ref.bench.encoding import measure_encoding
@@ -29,12 +31,13 @@ from llama_ref.bench.packed import measure_packed
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.bench.streaming import measure_streaming
-from llama_ref.checkpoint import synthetic, write_hf
+from llama_ref.checkpoint import Checkpoint, synthetic, write_hf
 from llama_ref.cli.bench_report import WHAT, print_figures
+from llama_ref.cli.checks import n_bytes
 from llama_ref.cli.terminal import Progress, print_json
 from llama_ref.config import Config, preset, to_hf_dict
 from llama_ref.errors import BadRequest
-from llama_ref.loading import open_checkpoint
+from llama_ref.loading import memory_bytes, open_checkpoint
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named, round_to
 
@@ -94,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
+    _check_numbers(options)
     _numbers("--packed", options.packed, MOST_PACKED)
     _numbers("--context", options.context, LONGEST_CONTEXT)
     if options.plot:
@@ -107,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
             entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
         checkpoint, config = open_checkpoint(folder)
         stored = checkpoint[OUTER_NAMES[checkpoint.layout]["embedding_VD"]].dtype
+        itemsize = _bytes_per_weight(checkpoint)
         del checkpoint
         with Progress("measuring the start"):
             startup = measure_startup(folder, options.rounds)
@@ -119,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
                 threads=options.threads,
             )
         extra = _extra(folder, config, options)
-    figures = _figures(config, stored, startup, turns, options) | extra
+    figures = _figures(config, stored, itemsize, startup, turns, options) | extra
     if options.json:
         print_json(figures)
     else:
@@ -157,6 +162,30 @@ def _extra(folder: Path, config: Config, options: argparse.Namespace) -> dict[st
     return extra
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse numbers with which nothing can be measured, before anything is."""
+    for name, value in (
+        ("--rounds", options.rounds),
+        ("--prompt", options.prompt),
+        ("--decode", options.decode),
+        ("--threads", options.threads),
+        ("--layers", 1 if options.layers is None else options.layers),
+    ):
+        if value < 1:
+            raise BadRequest(name, expected="1 or more", found=value)
+    if options.prompt + options.decode > LONGEST:
+        found = options.prompt + options.decode
+        raise BadRequest("--prompt and --decode", expected=f"at most {LONGEST:,}", found=found)
+    if options.stream:
+        memory_bytes(options.stream)
+
+
+def _bytes_per_weight(checkpoint: Checkpoint) -> float:
+    """Return how many bytes a number of a matrix takes in the files, on average."""
+    matrices = [tensor for tensor in checkpoint.values() if len(tensor.shape) == 2]
+    return sum(map(n_bytes, matrices)) / sum(math.prod(tensor.shape) for tensor in matrices)
+
+
 def _numbers(name: str, words: str, most: int) -> list[int]:
     """Return the numbers that an option lists."""
     numbers = [word.strip() for word in words.split(",") if word.strip()]
@@ -170,7 +199,7 @@ def _numbers(name: str, words: str, most: int) -> list[int]:
 def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
     """Write the random checkpoint, unless it is there already."""
     config = preset("llama-3.2-1b")
-    if options.layers:
+    if options.layers is not None:
         config = replace(config, n_layers=options.layers)
     kind = "" if options.stored == "float32" else f"-{options.stored}"
     target = folder / f"hf-{config.n_layers}-layers{kind}"
@@ -193,13 +222,14 @@ def _gguf(folder: Path, where: Path) -> Path:
 def _figures(
     config: Config,
     stored: np.dtype,
+    itemsize: float,
     startup: Startup,
     turns: dict[str, list[Turn]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return everything measured; a fraction and a ratio are medians over the turns."""
     machine, ours = turns.pop("machine"), turns["llama_ref"]
-    factors = limits(config, options.prompt, stored.itemsize)
+    factors = limits(config, options.prompt, itemsize)
     bounds = [Turn(*(factors[what] * getattr(turn, what) for what in WHAT)) for turn in machine]
     return {
         "stored": str(stored),
