@@ -36,6 +36,7 @@ from weights_tools.meta_folder import write_meta_folder
 from weights_tools.quantising import in_fp8, in_int4
 from weights_tools.raw_folder import write_raw_folder
 from weights_tools.streams import streams
+from weights_tools.tokenizer_files import COPIED, text_of
 
 FORMATS: dict[str, tuple[Callable[..., None], str]] = {
     "hf": (write_hf_folder, "hf"),
@@ -52,8 +53,9 @@ EXAMPLE = """\
 formats:
   hf      config.json and *.safetensors
   meta    params.json and consolidated.00.pth, query and key rows in Meta's order
-  gguf    one file for llama.cpp, without a vocabulary; OUT ends in .gguf
+  gguf    one file for llama.cpp; OUT ends in .gguf
   raw     a file of bare numbers for each tensor, and index.json
+The tokenizer goes along: its files as they are, and in the form that the new layout reads.
 
 example:
   python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     formula.add_argument("--seed", type=int, default=0, help="0 to 2^32 - 1 (0)")
     formula.add_argument("--n-layers", type=int, metavar="N", help="shorten the model")
     formula.add_argument("--variant", choices=VARIANTS, default="plain")
-    other = verbs.add_parser("convert", help="the weights of another checkpoint")
+    other = verbs.add_parser("convert", help="another checkpoint, with its tokenizer")
     other.add_argument(
         "source", metavar="PATH", help="folder in the HF or the Meta layout, or GGUF"
     )
@@ -154,11 +156,13 @@ def _write(options: argparse.Namespace) -> None:
     elif options.verb == "quantise":
         int4 = Int4(spinquant=options.to == "int4-spinquant")
         tensors, write = in_int4(tensors, int4), partial(write_meta_folder, int4=int4)
+    text = text_of(checkpoint, config, options.format)
     how: dict[str, Any] = {"resume": _key(options, checkpoint, config) if options.resume else None}
     if options.format == "meta":
         how["shards"] = _at_least_1("--shards", options.shards)
     if options.format == "hf":
         how["shard_bytes"] = _at_least_1("--shard-bytes", options.shard_bytes)
+    how |= {"vocabulary": text.entries} if options.format == "gguf" else {"beside": text.files}
     n_bytes = sum(stream.n_bytes for stream in tensors)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
         write(options.out, config, tensors, progress.advance, **how)
@@ -169,12 +173,14 @@ def _write(options: argparse.Namespace) -> None:
         "tensors": len(tensors),
         "bytes": n_bytes,
         "dtypes": sorted({stream.dtype.name for stream in tensors}),
+        "text": text.report(),
     }
     if options.json:
         print_json(written)
     else:
         kinds = ", ".join(written["dtypes"])
         print(f"{printable(str(options.out))}: {len(tensors)} tensors, {size(n_bytes)}, {kinds}")
+        print(text.line())
 
 
 def _check_format(options: argparse.Namespace) -> None:
@@ -199,6 +205,7 @@ def _key(options: argparse.Namespace, checkpoint: Checkpoint, config: Config) ->
     asked = {key: str(value) for key, value in vars(options).items() if key not in ("json", "out")}
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     names = {name for files in checkpoint.files.values() for name in files}
+    names |= {name for name in COPIED if (folder / name).exists()}
     states = [tuple(Identity.of((folder / name).stat())) for name in sorted(names)]
     return hashlib.sha256(
         json.dumps([asked, states, repr(config), source_hash()]).encode()

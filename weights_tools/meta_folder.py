@@ -7,10 +7,11 @@ together stand side by side. The file opens with `torch.load(..., weights_only=T
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +20,7 @@ from llama_ref.checkpoint.meta import CUT_BY_COLUMNS
 from llama_ref.config import Config, parse_meta_params
 from llama_ref.config.quantisation import Int4
 from llama_ref.errors import BadConfig, BadRequest, Unsupported
-from weights_tools.new_folder import Plan, write_folder
+from weights_tools.new_folder import Plan, plan_of, write_folder
 from weights_tools.state_dict import state_dict_program
 from weights_tools.streams import Stream, bytes_of
 from weights_tools.torch_archive import ArchiveWriter
@@ -38,6 +39,7 @@ def write_meta_folder(
     int4: Int4 | None = None,
     shards: int = 1,
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a checkpoint as Meta's own downloads are.
 
@@ -54,7 +56,7 @@ def write_meta_folder(
         How they are quantised, for params.json to say so.
     shards : int
         How many files to cut every matrix over, as for so many GPUs: 8 for 70B and 405B.
-    resume : str, optional
+    resume, beside
         As of `write_folder`.
 
     Raises
@@ -80,13 +82,8 @@ def write_meta_folder(
         own = [cut(stream, rank, shards) for stream in tensors]
         n_bytes = sum(stream.n_bytes for stream in own)
         plans.append(Plan(name, n_bytes, partial(_write_archive, own, advance)))
-    text = (json.dumps(params, indent=1) + "\n").encode()
-
-    def write_params(file: BinaryIO) -> None:
-        file.write(text)
-
-    plans.append(Plan(PARAMS, 0, write_params))
-    write_folder(folder, plans, advance, resume)
+    plans.append(plan_of(PARAMS, (json.dumps(params, indent=1) + "\n").encode()))
+    write_folder(folder, plans, advance, resume, beside)
 
 
 def _write_archive(

@@ -15,9 +15,11 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from llama_ref.checkpoint.staging import move, only_writer, staging_folder, writing
@@ -51,8 +53,23 @@ class Plan(NamedTuple):
     write: Callable[[BinaryIO], None]
 
 
-def refuse_checkpoint(folder: Path) -> None:
+def plan_of(name: str, data: bytes) -> Plan:
+    """Return a plan for a file of those bytes, in which there is no tensor."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    return Plan(name, 0, write)
+
+
+def refuse_checkpoint(folder: Path, also: Collection[str] = ()) -> None:
     """Raise `BadRequest` if a checkpoint, whole or not, stands in the folder.
+
+    Parameters
+    ----------
+    folder : Path
+    also : collection of str
+        Names of other files that may not be there.
 
     Raises
     ------
@@ -61,7 +78,7 @@ def refuse_checkpoint(folder: Path) -> None:
     BadFile
         If this is no folder.
     """
-    held = [name for name in list_folder(folder) if PART.fullmatch(name)]
+    held = [name for name in list_folder(folder) if PART.fullmatch(name) or name in also]
     if held:
         raise BadRequest(
             "folder to write to",
@@ -77,6 +94,7 @@ def write_folder(
     plans: Sequence[Plan],
     advance: Callable[[int], object],
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write all files of a checkpoint into a folder.
 
@@ -90,19 +108,23 @@ def write_folder(
         Told the bytes of files that need not be written again.
     resume : str, optional
         A name for this very conversion: what was finished under it is kept when it is cut short.
+    beside : mapping of str to bytes
+        More files, by name: what is no part of the weights. They appear first.
 
     Raises
     ------
     BadRequest
-        If the folder holds a checkpoint, before or after the writing.
+        If the folder holds a checkpoint or one of these files, before or after the writing.
     BadFile
         If it cannot be written, or does not hold what was written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    check = partial(refuse_checkpoint, also=beside)
+    others = [plan_of(name, data) for name, data in beside.items()]
     with only_writer(folder):
-        refuse_checkpoint(folder)
-        write_files(folder, plans, advance, resume, check=refuse_checkpoint)
+        check(folder)
+        write_files(folder, [*others, *plans], advance, resume, check)
 
 
 def write_files(
