@@ -33,7 +33,7 @@ BYTE_LEVEL = {
 
 
 def gguf_entries(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the vocabulary as entries of a GGUF file; ids of begin and end are the blueprint's.
+    """Return the vocabulary as entries of a GGUF file.
 
     Raises
     ------
@@ -61,8 +61,9 @@ def gguf_entries(tokenizer: Tokenizer) -> dict[str, Any]:
             "token_type": [NORMAL] * len(llama3.ranks) + [CONTROL] * len(names),
             "merges": _merges(llama3),
         }
-    entries |= {"add_bos_token": True, "add_eos_token": False}
-    return {PREFIX + key: value for key, value in entries.items()}
+    entries |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    entries |= {"add_bos_token": tokenizer.bos_id is not None, "add_eos_token": False}
+    return {PREFIX + key: value for key, value in entries.items() if value is not None}
 
 
 def tokenizer_model(tokenizer: Tokenizer) -> bytes:

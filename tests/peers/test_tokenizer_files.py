@@ -40,21 +40,9 @@ def test_llama_3_in_the_hf_layout_is_the_rank_file(ranks_folder, tmp_path, throu
         source = convert(source, tmp_path / f"x.{step}", step)
     peer = AutoTokenizer.from_pretrained(convert(source, tmp_path / "out", "hf"))
     ours = load_tokenizer(ranks_folder, naming="hf")
-    texts = [*generated(3_000), prose_and_code(200_000)]
+    texts = [*generated(3_000), prose_and_code(200_000)[:200_000]]
     theirs = peer(texts, add_special_tokens=False)["input_ids"]
     assert theirs == [ours.encode(text, allowed_special="all") for text in texts]
     assert peer.batch_decode(theirs) == texts
     assert peer("Hello")["input_ids"] == ours.encode("Hello", bos=True)
     assert len(peer) == ours.vocab_size
-
-
-@pytest.mark.real
-def test_stories_in_the_hf_layout_are_sentencepiece(stories_folder, tmp_path):
-    """A tokenizer.model that comes out of a GGUF file loads, with the ids of the original."""
-    convert(stories_folder, tmp_path / "x.gguf", "gguf")
-    peer = AutoTokenizer.from_pretrained(convert(tmp_path / "x.gguf", tmp_path / "out", "hf"))
-    ours = load_tokenizer(stories_folder)
-    texts = ["Once upon a time", "naïve café 羊驼 🦙", "a\n b", "x = 1234567;"]
-    assert [peer.encode(text, add_special_tokens=False) for text in texts] == [
-        ours.encode(text) for text in texts
-    ]
