@@ -3,7 +3,6 @@
     H_1 = (1)        H_2n = 1/sqrt(2)  ( H_n   H_n )          H H = 1
                                        ( H_n  -H_n )
 
-
 SpinQuant turns the hidden numbers of the feed-forward network by H before it quantises them, and
 W_down by H before it is stored. H is its own inverse, so the product is what it was, and no channel
 stands out. A file of that release computes nonsense without it.

@@ -78,6 +78,7 @@ def streamed(weights: Weights, stream: Stream, *, mapped: bool) -> Weights:
     def ordered(tensor: Tensor) -> Tensor:
         if len(tensor.shape) == 1:
             return np.array(tensor)
+        stream.begin()
         return changed(tensor, lambda array: stream.add(array) if is_mapped(array) else array)
 
     layers = tuple(

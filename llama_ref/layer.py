@@ -72,7 +72,7 @@ def run_layer(
         The weights of this layer.
     index : int
         Which layer it is; the caches keep its keys and values under this number.
-    this : Pass
+    shared : Pass
     tap : function of (name, array)
         Receives every intermediate, named without the layer: `attn_norm`, `q`, …, `out`.
 

@@ -149,6 +149,17 @@ def _memory_limit(memory: int | str | None, mmap: bool, widen: bool) -> int | No
         raise BadRequest("widen", expected="False with memory or mmap=False", found="True")
     if memory is None:
         return None if mmap else 2 * 10**9
+    return memory_bytes(memory)
+
+
+def memory_bytes(memory: int | str) -> int:
+    """Return how many bytes a size of memory is: 2,000,000,000 for "2GB".
+
+    Raises
+    ------
+    BadRequest
+        If it is no size, or too small for a pass.
+    """
     match = SIZE.fullmatch(memory.strip()) if isinstance(memory, str) else None
     n_bytes = int(float(match[1]) * UNITS[match[2]]) if match else memory
     if not is_whole(n_bytes, LEAST_MEMORY):

@@ -25,12 +25,15 @@ class Identity(NamedTuple):
     device: int
     inode: int
     n_bytes: int
+    written_ns: int
     changed_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
         """Return the identity that the system states."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
 
 
 class MappedFile(mmap.mmap):
@@ -57,8 +60,8 @@ def check_identity(found: Identity, expected: Identity, path: Path) -> None:
     if found != expected:
         raise BadFile(
             "the file has changed since it was opened",
-            expected=f"{expected.n_bytes:,} bytes, last written at {expected.changed_ns} ns",
-            found=f"{found.n_bytes:,} bytes, last written at {found.changed_ns} ns",
+            expected=f"{expected.n_bytes:,} bytes, last changed at {expected.changed_ns} ns",
+            found=f"{found.n_bytes:,} bytes, last changed at {found.changed_ns} ns",
             next_step="load the model again; replace files by renaming, never in place",
             file=path,
         )

@@ -96,6 +96,13 @@ def agreed_seed(seed: int | None) -> int | None:
     return _world().bcast(secrets.randbits(32), root=0)
 
 
+def agreed_text(read: Callable[[], str]) -> str:
+    """Return a text that all ranks have: what the first rank reads, which alone has an input."""
+    if not is_running():
+        return read()
+    return _world().bcast(None if rank() else read(), root=0)
+
+
 def together(run: Callable[[], int]) -> int:
     """Run a command as one of the ranks; let the first speak, and end all if this one fails.
 

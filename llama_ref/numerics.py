@@ -35,12 +35,13 @@ ACTIVATION_DTYPES: dict[str, np.dtype] = {
 class Matrix(Protocol):
     """A weight matrix that is not an array: shards side by side, quantised blocks, a formula.
 
-    `rows` is the whole truth about a matrix: whoever multiplies with them has the linear map. Four
-    attributes, each of which may be missing, tell `linear` more. `is_quantised`: the rows stand for
+    `rows` is the whole truth about a matrix: whoever multiplies with them has the linear map. Some
+    attributes, each of which may be missing, tell more. `is_quantised`: the rows stand for
     narrower numbers, and are not rounded to the dtype of the activations. `prepare` and `prepared`:
     a function of the widened activations, and the matrix that what it returns is multiplied with,
     by default this one. `terms`: matrices whose sum this is, each multiplied with by itself.
     `rounds_activations`: `prepare`, or that of a term, rounds; then `rows` is the weight alone.
+    `over`: the same matrix over arrays that are had in another way (`checkpoint.stored.changed`).
     """
 
     @property

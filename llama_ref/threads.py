@@ -32,7 +32,7 @@ class _State:
     lock = Lock()
     holders = 0
     n_threads = 1
-    give_back: Callable[[], None] | None = None
+    before: list[int] | None = None
 
 
 def thread_count() -> int:
@@ -55,18 +55,20 @@ def single_threaded_blas() -> Iterator[int]:
     """
     with _State.lock:
         if not _State.holders:
+            counts = _blas_counts()
             _State.n_threads = _blas_threads()
             if _State.n_threads > 1:
-                _State.give_back = _blas().limit(limits=1).restore_original_limits
+                _tell_blas([1] * len(counts))
+                _State.before = counts
         _State.holders += 1
     try:
         yield _State.n_threads
     finally:
         with _State.lock:
             _State.holders -= 1
-            if not _State.holders and _State.give_back:
-                _State.give_back()
-                _State.give_back = None
+            if not _State.holders and _State.before:
+                _tell_blas(_State.before)
+                _State.before = None
 
 
 def in_all_threads(work: Callable[[], None], *, at_most: int) -> None:
@@ -111,18 +113,34 @@ def _blas() -> ThreadpoolController:
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
+def _blas_counts() -> list[int]:
+    return [library.num_threads for library in _blas().lib_controllers]
+
+
 def _blas_threads() -> int:
-    counts = [library.num_threads for library in _blas().lib_controllers]
-    return max(counts, default=os.cpu_count() or 1)
+    return max(_blas_counts(), default=os.cpu_count() or 1)
+
+
+def _tell_blas(counts: list[int]) -> None:
+    """Set how many threads each library has, from whatever thread this is.
+
+    Newer releases of threadpoolctl let one thread set the threads of OpenBLAS, and ignore what all
+    others say. Here they are held for as long as there is a holder, so nobody is to be shut out.
+    """
+    for library, count in zip(_blas().lib_controllers, counts, strict=True):
+        let_anybody = getattr(library, "clear_controlling_thread", lambda *, force: None)
+        let_anybody(force=True)
+        library.set_num_threads(count)
+        let_anybody(force=True)
 
 
 def _begin_anew() -> None:
     """Forget what threads of the parent did: a forked child has none of them."""
     _pool.cache_clear()
     _State.lock, _State.holders = Lock(), 0
-    if _State.give_back:
-        _State.give_back()
-        _State.give_back = None
+    if _State.before:
+        _tell_blas(_State.before)
+        _State.before = None
 
 
 if hasattr(os, "register_at_fork"):

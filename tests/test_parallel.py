@@ -1,6 +1,8 @@
 """Layers cut over ranks: each part what the formula says, sums in order, nothing lost."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -146,3 +148,21 @@ def test_a_rank_that_fails_ends_all(folder):
 
     with pytest.raises(ZeroDivisionError):
         run_ranks(lr.load(folder), 2, work)
+
+
+def test_ranks_have_the_same_bits_after_a_pass_in_the_main_thread(folder):
+    """Threads of the process that ran a pass before compute what those of a new one would."""
+    program = """
+import sys, numpy as np, llama_ref as lr
+from llama_ref.ranks import trace_ranks
+model = lr.load(sys.argv[1])
+ids = list(range(1, 70))
+first = trace_ranks(model, ids, 2)["logits"].tobytes()
+whole = model.logits(ids).tobytes()
+again = trace_ranks(model, ids, 2)["logits"].tobytes()
+print(first == again, whole == model.logits(ids).tobytes())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["True", "True"]

@@ -104,3 +104,25 @@ with single_threaded_blas():
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_any_thread_may_hold_blas_to_one():
+    """After the main thread has set the threads, another one holds and gives back as it would."""
+    with threadpool_limits(2, user_api="blas"):
+        with single_threaded_blas():
+            assert blas_threads() == {1}
+        seen = []
+
+        def aside():
+            with single_threaded_blas():
+                seen.append(blas_threads())
+            seen.append(blas_threads())
+
+        thread = threading.Thread(target=aside)
+        thread.start()
+        thread.join()
+        assert seen == [{1}, {2}]
+        with single_threaded_blas():
+            assert blas_threads() == {1}
+    with threadpool_limits(3, user_api="blas"):  # and who sets them here is still obeyed
+        assert blas_threads() == {3}

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_ref.checkpoint import Checkpoint, open_synthetic
+from llama_ref.checkpoint.pth import check_storages
 from llama_ref.checkpoint.synthetic import VARIANTS
 from llama_ref.cli.terminal import Progress, print_json, size
 from llama_ref.config import Config, preset
 from llama_ref.config.quantisation import Int4, as_released
 from llama_ref.errors import BadRequest, LlamaRefError, printable
+from llama_ref.golden.manifest import source_hash
 from llama_ref.loading import open_checkpoint
 from llama_ref.mapped import Identity
 from llama_ref.numerics import BFLOAT16, dtype_named
@@ -33,7 +35,8 @@ from weights_tools.hf_folder import SHARD_BYTES, write_hf_folder
 from weights_tools.meta_folder import write_meta_folder
 from weights_tools.quantising import in_fp8, in_int4, in_meta_fp8
 from weights_tools.raw_folder import write_raw_folder
-from weights_tools.streams import streams
+from weights_tools.streams import Stream, streams
+from weights_tools.tokenizer_files import COPIED, text_of
 
 FORMATS: dict[str, tuple[Callable[..., None], str]] = {
     "hf": (write_hf_folder, "hf"),
@@ -50,8 +53,9 @@ EXAMPLE = """\
 formats:
   hf      config.json and *.safetensors
   meta    params.json and consolidated.00.pth, query and key rows in Meta's order
-  gguf    one file for llama.cpp, without a vocabulary; OUT ends in .gguf
+  gguf    one file for llama.cpp; OUT ends in .gguf
   raw     a file of bare numbers for each tensor, and index.json
+The tokenizer goes along: its files as they are, and in the form that the new layout reads.
 
 example:
   python -m weights_tools synthetic golden-tiny OUT --format raw --dtype float32
@@ -107,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     formula.add_argument("--seed", type=int, default=0, help="0 to 2^32 - 1 (0)")
     formula.add_argument("--n-layers", type=int, metavar="N", help="shorten the model")
     formula.add_argument("--variant", choices=VARIANTS, default="plain")
-    other = verbs.add_parser("convert", help="the weights of another checkpoint")
+    other = verbs.add_parser("convert", help="another checkpoint, with its tokenizer")
     other.add_argument(
         "source", metavar="PATH", help="folder in the HF or the Meta layout, or GGUF"
     )
@@ -144,24 +148,18 @@ def _write(options: argparse.Namespace) -> None:
         dtype = BFLOAT16
     if options.verb == "quantise":
         options.format = "hf" if options.to == "fp8" else "meta"
+    _check_format(options)
     write, layout = FORMATS[options.format]
     stored = tensors = streams(checkpoint, config, layout, dtype)
-    if options.verb == "quantise" and options.to == "fp8":
-        fp8 = as_released(config)
-        stored = tensors = in_fp8(tensors, fp8)
-        write = partial(write_hf_folder, fp8=fp8)
-    elif options.verb == "quantise" and options.to == "fp8-meta":
-        matrices, scales = in_meta_fp8(tensors, config.n_layers, rank=0)  # of one rank with all
-        stored, write = matrices + scales, partial(write_meta_folder, fp8=True)
-    elif options.verb == "quantise":
-        int4 = Int4(spinquant=options.to == "int4-spinquant")
-        stored = tensors = in_int4(tensors, int4)
-        write = partial(write_meta_folder, int4=int4)
-    how: dict[str, Any] = {"resume": _key(options, checkpoint) if options.resume else None}
+    if options.verb == "quantise":
+        tensors, stored, write = _quantised(tensors, config, options.to)
+    text = text_of(checkpoint, config, options.format)
+    how: dict[str, Any] = {"resume": _key(options, checkpoint, config) if options.resume else None}
     if options.format == "meta":
         how["shards"] = _at_least_1("--shards", options.shards)
     if options.format == "hf":
         how["shard_bytes"] = _at_least_1("--shard-bytes", options.shard_bytes)
+    how |= {"vocabulary": text.entries} if options.format == "gguf" else {"beside": text.files}
     n_bytes = sum(stream.n_bytes for stream in stored)
     with Progress(f"writing {size(n_bytes)}", n_bytes) as progress:
         write(options.out, config, tensors, progress.advance, **how)
@@ -172,12 +170,41 @@ def _write(options: argparse.Namespace) -> None:
         "tensors": len(stored),
         "bytes": n_bytes,
         "dtypes": sorted({stream.dtype.name for stream in stored}),
+        "text": text.report(),
     }
     if options.json:
         print_json(written)
     else:
         kinds = ", ".join(written["dtypes"])
         print(f"{printable(str(options.out))}: {len(stored)} tensors, {size(n_bytes)}, {kinds}")
+        print(text.line())
+
+
+def _quantised(
+    tensors: list[Stream], config: Config, to: str
+) -> tuple[list[Stream], list[Stream], Callable[..., None]]:
+    """Return what is to be written, what then is stored, and by what it is written."""
+    if to == "fp8":
+        fp8 = as_released(config)
+        stored = in_fp8(tensors, fp8)
+        return stored, stored, partial(write_hf_folder, fp8=fp8)
+    if to == "fp8-meta":  # each file quantises what it holds; what is stored is as of one
+        matrices, scales = in_meta_fp8(tensors, config.n_layers, rank=0)
+        return tensors, matrices + scales, partial(write_meta_folder, fp8=True)
+    int4 = Int4(spinquant=to == "int4-spinquant")
+    stored = in_int4(tensors, int4)
+    return stored, stored, partial(write_meta_folder, int4=int4)
+
+
+def _check_format(options: argparse.Namespace) -> None:
+    """Refuse options that belong to another format than the one that is written."""
+    for name, value, default, own in (
+        ("--shards", options.shards, 1, "meta"),
+        ("--shard-bytes", options.shard_bytes, SHARD_BYTES, "hf"),
+        ("OUT", options.out.suffix == ".gguf", False, "gguf"),
+    ):
+        if value != default and options.format != own:
+            raise BadRequest(name, expected=f"--format {own}", found=options.format)
 
 
 def _at_least_1(name: str, value: int) -> int:
@@ -186,18 +213,25 @@ def _at_least_1(name: str, value: int) -> int:
     return value
 
 
-def _key(options: argparse.Namespace, checkpoint: Checkpoint) -> str:
-    """Return a name for this very conversion: of these files to this format."""
+def _key(options: argparse.Namespace, checkpoint: Checkpoint, config: Config) -> str:
+    """Return a name for this very conversion: of these files and this blueprint to this format."""
     asked = {key: str(value) for key, value in vars(options).items() if key not in ("json", "out")}
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     names = {name for files in checkpoint.files.values() for name in files}
+    names |= {name for name in COPIED if (folder / name).exists()}
     states = [tuple(Identity.of((folder / name).stat())) for name in sorted(names)]
-    return hashlib.sha256(json.dumps([asked, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([asked, states, repr(config), source_hash()]).encode()
+    ).hexdigest()[:16]
 
 
 def _open(options: argparse.Namespace) -> tuple[Checkpoint, Config]:
     if options.verb in ("convert", "quantise"):
-        return open_checkpoint(options.source)
+        checkpoint, config = open_checkpoint(options.source)
+        if checkpoint.layout == "meta":
+            for name in sorted({name for names in checkpoint.files.values() for name in names}):
+                check_storages(checkpoint.path / name)
+        return checkpoint, config
     config = preset(options.source)
     if options.n_layers is not None:
         config = replace(config, n_layers=options.n_layers)

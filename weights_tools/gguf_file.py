@@ -1,35 +1,38 @@
 """One file in GGUF, llama.cpp's format: the blueprint as entries, then the tensors.
 
 Query and key rows are interleaved, the gains of norms are float32, and RoPE's scaling is a factor
-for each pair of channels, `rope_freqs.weight`. No vocabulary is written: llama.cpp runs such a file
-on token ids.
+for each pair of channels, `rope_freqs.weight`. Without a vocabulary llama.cpp runs the file on
+token ids.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from llama_ref.checkpoint.gguf_blueprint import END_KEYS, FACTORS, FIELDS, factors_of
-from llama_ref.checkpoint.gguf_header import MAGIC, STORAGE
+from llama_ref.checkpoint.gguf_header import ARRAY, BOOL, MAGIC, STORAGE, STRING
 from llama_ref.checkpoint.staging import writing
 from llama_ref.config import Config
 from llama_ref.errors import BadRequest, Unsupported
 from llama_ref.numerics import BFLOAT16
 from weights_tools.new_folder import Plan, write_files
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
+from weights_tools.tokenizer_forms import NO_VOCABULARY
 
 ALIGNMENT, VERSION = 32, 3
 CODES = {storage.name: code for code, storage in STORAGE.items()}
 TYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", BFLOAT16: "BF16"}
-U32, F32, STRING = 4, 6, 8
+U32, I32, F32 = 4, 5, 6
+END_OF_MESSAGE = "<|eom_id|>"
 BLOCKS = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size")
 
 
@@ -40,6 +43,7 @@ def write_gguf_file(
     advance: Callable[[int], object],
     *,
     resume: str | None = None,
+    vocabulary: Mapping[str, Any] = MappingProxyType(NO_VOCABULARY),
 ) -> None:
     """Write a checkpoint that llama.cpp and `lr.load` open.
 
@@ -54,6 +58,8 @@ def write_gguf_file(
         Told the bytes of each block as it is written.
     resume : str, optional
         As of `write_folder`; a file cut short is begun again.
+    vocabulary : mapping of str to value
+        The entries that say how text becomes ids.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def write_gguf_file(
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     n_bytes = sum(stream.n_bytes for stream in tensors)
-    plan = Plan(path.name, n_bytes, partial(_write, config, written, advance))
+    plan = Plan(path.name, n_bytes, partial(_write, _entries(config, vocabulary), written, advance))
     write_files(path.parent, [plan], advance, resume, check=lambda folder: _refuse(path))
 
 
@@ -106,9 +112,11 @@ def _widened(stream: Stream) -> Stream:
 
 
 def _write(
-    config: Config, tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
+    entries: Mapping[str, Any],
+    tensors: Sequence[Stream],
+    advance: Callable[[int], object],
+    file: BinaryIO,
 ) -> None:
-    entries = _entries(config)
     file.write(struct.pack("<4sIQQ", MAGIC, VERSION, len(tensors), len(entries)))
     for key, value in entries.items():
         file.write(_text(key) + _value(value))
@@ -121,13 +129,12 @@ def _write(
         offset += stream.n_bytes + -stream.n_bytes % ALIGNMENT
     for stream in tensors:
         file.write(bytes(-file.tell() % ALIGNMENT))
-        for block in stream.blocks():
-            file.write(np.ascontiguousarray(block).view(np.uint8).data)
-            advance(block.nbytes)
+        for data in bytes_of(stream, advance):
+            file.write(data)
     file.write(bytes(-file.tell() % ALIGNMENT))
 
 
-def _entries(config: Config) -> dict[str, Any]:
+def _entries(config: Config, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the file says of the model."""
     numbers: dict[str, Any] = {FIELDS[name]: getattr(config, name) for name in BLOCKS}
     numbers |= {
@@ -140,19 +147,26 @@ def _entries(config: Config) -> dict[str, Any]:
     if len(config.eos_ids) > len(END_KEYS):
         expected = f"at most {len(END_KEYS)}"
         raise Unsupported("eos_ids in GGUF", expected=expected, found=len(config.eos_ids))
-    numbers |= dict(zip(END_KEYS, config.eos_ids, strict=False))
+    numbers |= dict(zip(END_KEYS, _ends(config, vocabulary), strict=False))
     if config.bos_id is not None:
         numbers[FIELDS["bos_id"]] = config.bos_id
     name = {"general.name": config.name} if config.name else {}
-    return {
-        "general.architecture": "llama",
-        **name,
-        "tokenizer.ggml.model": "no_vocab",
-        **numbers,
-    }
+    return {"general.architecture": "llama", **name, **vocabulary, **numbers}
 
 
-def _value(value: str | float | int) -> bytes:
+def _ends(config: Config, vocabulary: Mapping[str, Any]) -> list[int]:
+    """Return the ids that end a text, a turn, a message; the format has a key for each."""
+    tokens = vocabulary.get("tokenizer.ggml.tokens", [])
+    others = sorted(config.eos_ids[1:], key=lambda i: tokens[i : i + 1] == [END_OF_MESSAGE])
+    return [*config.eos_ids[:1], *others]
+
+
+def _value(value: Any) -> bytes:
+    """Return the kind of a value and the value."""
+    if isinstance(value, list):
+        return struct.pack("<I", ARRAY) + _array(value)
+    if isinstance(value, bool):
+        return struct.pack("<I?", BOOL, value)
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _text(value)
     if isinstance(value, float):
@@ -162,6 +176,14 @@ def _value(value: str | float | int) -> bytes:
     return struct.pack("<II", U32, value)
 
 
+def _array(values: Sequence[Any]) -> bytes:
+    """Return the kind of the elements, how many there are, and all of them."""
+    if isinstance(values[0], str):
+        return struct.pack("<IQ", STRING, len(values)) + b"".join(map(_text, values))
+    kind, letter = (F32, "f") if isinstance(values[0], float) else (I32, "i")
+    return struct.pack(f"<IQ{len(values)}{letter}", kind, len(values), *values)
+
+
 def _text(text: str) -> bytes:
-    encoded = text.encode()
+    encoded = text.encode("utf-8", "replace")  # of a folder's name no more can be said
     return struct.pack("<Q", len(encoded)) + encoded

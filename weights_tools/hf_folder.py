@@ -9,20 +9,19 @@ from its first byte to its last, and a tensor is never held whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
-
-import numpy as np
 
 from llama_ref.checkpoint.hf import INDEX, SINGLE
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.checkpoint.write import METADATA
 from llama_ref.config import Config, quantisation, to_hf_dict
 from llama_ref.config.quantisation import Fp8
-from weights_tools.new_folder import Plan, write_folder
-from weights_tools.streams import Stream
+from weights_tools.new_folder import Plan, plan_of, write_folder
+from weights_tools.streams import Stream, bytes_of
 
 SHARD_BYTES = 5 * 10**9
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -37,6 +36,7 @@ def write_hf_folder(
     fp8: Fp8 | None = None,
     shard_bytes: int = SHARD_BYTES,
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a checkpoint that transformers and `lr.load` open.
 
@@ -53,7 +53,7 @@ def write_hf_folder(
         How they are quantised, for config.json to say so.
     shard_bytes : int
         Largest shard; a single tensor may exceed it.
-    resume : str, optional
+    resume, beside
         As of `write_folder`.
 
     Raises
@@ -77,9 +77,9 @@ def write_hf_folder(
     if len(shards) > 1:
         weight_map = {s.name: n for n, shard in zip(names, shards, strict=True) for s in shard}
         total = {"total_size": sum(stream.n_bytes for stream in tensors)}
-        plans.append(Plan(INDEX, 0, _json({"metadata": total, "weight_map": weight_map})))
-    plans.append(Plan("config.json", 0, _json(stated)))
-    write_folder(folder, plans, advance, resume)
+        plans.append(plan_of(INDEX, _json({"metadata": total, "weight_map": weight_map})))
+    plans.append(plan_of("config.json", _json(stated)))
+    write_folder(folder, plans, advance, resume, beside)
 
 
 def _shards(tensors: Sequence[Stream], shard_bytes: int) -> list[list[Stream]]:
@@ -109,15 +109,9 @@ def _write_shard(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for stream in tensors:
-        for block in stream.blocks():
-            file.write(np.ascontiguousarray(block).view(np.uint8).data)
-            advance(block.nbytes)
+        for data in bytes_of(stream, advance):
+            file.write(data)
 
 
-def _json(value: dict[str, object]) -> Callable[[BinaryIO], None]:
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-    def write(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    return write
+def _json(value: dict[str, object]) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -9,10 +9,11 @@ together stand side by side. The file opens with `torch.load(..., weights_only=T
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,13 +22,15 @@ from llama_ref.checkpoint.meta import CUT_BY_COLUMNS
 from llama_ref.config import Config, parse_meta_params
 from llama_ref.config.quantisation import Int4
 from llama_ref.errors import BadConfig, BadRequest, Unsupported
-from weights_tools.new_folder import Plan, write_folder
+from weights_tools.new_folder import Plan, plan_of, write_folder
 from weights_tools.quantising import in_meta_fp8
 from weights_tools.state_dict import state_dict_program
-from weights_tools.streams import Stream
+from weights_tools.streams import Stream, bytes_of
 from weights_tools.torch_archive import ArchiveWriter
 
 PARAMS = "params.json"
+MOST_SHARDS = 100
+"""Their names have two digits."""
 
 
 def write_meta_folder(
@@ -40,6 +43,7 @@ def write_meta_folder(
     fp8: bool = False,
     shards: int = 1,
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a checkpoint as Meta's own downloads are.
 
@@ -58,7 +62,7 @@ def write_meta_folder(
         Quantise what each file holds as in the FP8 release of 405B.
     shards : int
         How many files to cut every matrix over, as for so many GPUs: 8 for 70B and 405B.
-    resume : str, optional
+    resume, beside
         As of `write_folder`.
 
     Raises
@@ -73,6 +77,10 @@ def write_meta_folder(
     params = to_meta_params(config)
     if int4:
         params |= int4.as_dict()
+        if shards > 1:
+            raise BadRequest("shards", expected="1, as the quantised releases have", found=shards)
+    if shards > MOST_SHARDS:
+        raise BadRequest("shards", expected=f"at most {MOST_SHARDS}", found=shards)
 
     plans = []
     for rank in range(shards):
@@ -84,28 +92,18 @@ def write_meta_folder(
         for name, streams in files.items():
             n_bytes = sum(stream.n_bytes for stream in streams)
             plans.append(Plan(name, n_bytes, partial(_write_archive, streams, advance)))
-    text = (json.dumps(params, indent=1) + "\n").encode()
-
-    def write_params(file: BinaryIO) -> None:
-        file.write(text)
-
-    plans.append(Plan(PARAMS, 0, write_params))
-    write_folder(folder, plans, advance, resume)
+    plans.append(plan_of(PARAMS, (json.dumps(params, indent=1) + "\n").encode()))
+    write_folder(folder, plans, advance, resume, beside)
 
 
 def _write_archive(
     tensors: Sequence[Stream], advance: Callable[[int], object], file: BinaryIO
 ) -> None:
-    def bytes_of(stream: Stream) -> Iterator[bytes]:
-        for block in stream.blocks():
-            yield block.tobytes()
-            advance(block.nbytes)
-
     archive = ArchiveWriter(file)
     archive.add("data.pkl", [state_dict_program(tensors)])
     archive.add("byteorder", [b"little"])
     for i, stream in enumerate(tensors):
-        archive.add(f"data/{i}", bytes_of(stream))
+        archive.add(f"data/{i}", bytes_of(stream, advance))
     archive.add("version", [b"3\n"])
     archive.finish()
 

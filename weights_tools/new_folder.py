@@ -11,22 +11,28 @@ were finished and a list of them. The same command goes on where it was.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
-from llama_ref.checkpoint.staging import move, staging_folder, writing
-from llama_ref.errors import BadFile, BadRequest, shown
-from llama_ref.files import list_folder
+from llama_ref.checkpoint.staging import move, only_writer, staging_folder, writing
+from llama_ref.errors import BadFile, BadRequest, LlamaRefError, is_whole, shown
+from llama_ref.files import list_folder, open_regular
+from llama_ref.strict_json import read_json
 
-PART = re.compile(r"(config|params|index)\.json|.*\.(safetensors|pth|pt|bin)", re.DOTALL)
+PART = re.compile(
+    r"(config|generation_config|params|index)\.json|.*\.(safetensors|pth|pt|bin)", re.DOTALL
+)
 """Names of files that belong to a checkpoint of any of the formats."""
 
-FINISHED = "finished.json"
+FINISHED, JOURNAL_LIMIT = "finished.json", 2**24
 READ_BYTES = 2**24
 
 
@@ -47,8 +53,23 @@ class Plan(NamedTuple):
     write: Callable[[BinaryIO], None]
 
 
-def refuse_checkpoint(folder: Path) -> None:
+def plan_of(name: str, data: bytes) -> Plan:
+    """Return a plan for a file of those bytes, in which there is no tensor."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    return Plan(name, 0, write)
+
+
+def refuse_checkpoint(folder: Path, also: Collection[str] = ()) -> None:
     """Raise `BadRequest` if a checkpoint, whole or not, stands in the folder.
+
+    Parameters
+    ----------
+    folder : Path
+    also : collection of str
+        Names of other files that may not be there.
 
     Raises
     ------
@@ -57,7 +78,7 @@ def refuse_checkpoint(folder: Path) -> None:
     BadFile
         If this is no folder.
     """
-    held = [name for name in list_folder(folder) if PART.fullmatch(name)]
+    held = [name for name in list_folder(folder) if PART.fullmatch(name) or name in also]
     if held:
         raise BadRequest(
             "folder to write to",
@@ -73,6 +94,7 @@ def write_folder(
     plans: Sequence[Plan],
     advance: Callable[[int], object],
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write all files of a checkpoint into a folder.
 
@@ -86,18 +108,23 @@ def write_folder(
         Told the bytes of files that need not be written again.
     resume : str, optional
         A name for this very conversion: what was finished under it is kept when it is cut short.
+    beside : mapping of str to bytes
+        More files, by name: what is no part of the weights. They appear first.
 
     Raises
     ------
     BadRequest
-        If the folder holds a checkpoint, before or after the writing.
+        If the folder holds a checkpoint or one of these files, before or after the writing.
     BadFile
         If it cannot be written, or does not hold what was written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    refuse_checkpoint(folder)
-    write_files(folder, plans, advance, resume, check=refuse_checkpoint)
+    check = partial(refuse_checkpoint, also=beside)
+    others = [plan_of(name, data) for name, data in beside.items()]
+    with only_writer(folder):
+        check(folder)
+        write_files(folder, [*others, *plans], advance, resume, check)
 
 
 def write_files(
@@ -141,15 +168,22 @@ def _staging(folder: Path, resume: str | None) -> Iterator[Path]:
 
 def _finished(staging: Path) -> dict[str, list[int]]:
     """Return the files that were finished before, with size and checksum."""
-    with suppress(OSError, ValueError):
-        return dict(json.loads((staging / FINISHED).read_text(encoding="utf-8")))
+    with suppress(LlamaRefError):
+        stated = read_json(staging / FINISHED, limit=JOURNAL_LIMIT)
+        return {} if not isinstance(stated, dict) else {n: s for n, s in stated.items() if _fits(s)}
     return {}
+
+
+def _fits(stated: object) -> bool:
+    if not isinstance(stated, list) or len(stated) != 2:
+        return False
+    return all(is_whole(number, 0, 2**63) for number in stated)
 
 
 def _is_there(path: Path, stated: list[int] | None) -> bool:
     """Tell whether a file is there with the bytes that were written into it."""
-    with suppress(OSError):
-        return stated is not None and [path.stat().st_size, _checksum(path)] == stated
+    with suppress(LlamaRefError):
+        return stated is not None and _state(path) == stated
     return False
 
 
@@ -173,10 +207,13 @@ class _Checked:
 
 def _write_one(path: Path, plan: Plan) -> list[int]:
     """Write one file and read it back; return its size and checksum."""
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # what was cut short; and nothing is written through a link
+    with path.open("xb") as file:
         checked = _Checked(file)
         plan.write(checked)  # type: ignore[arg-type]
-    found = [path.stat().st_size, _checksum(path)]
+        file.flush()
+        os.fsync(file.fileno())
+    found = _state(path)
     if found != [checked.n_bytes, checked.checksum]:
         raise BadFile(
             f"file {shown(plan.name)}",
@@ -188,9 +225,10 @@ def _write_one(path: Path, plan: Plan) -> list[int]:
     return found
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
+def _state(path: Path) -> list[int]:
+    """Return the size and the checksum of a regular file."""
+    n_bytes = checksum = 0
+    with os.fdopen(open_regular(path), "rb") as file:
         while data := file.read(READ_BYTES):
-            checksum = zlib.crc32(data, checksum)
-    return checksum
+            n_bytes, checksum = n_bytes + len(data), zlib.crc32(data, checksum)
+    return [n_bytes, checksum]

@@ -22,7 +22,7 @@ from llama_ref.checkpoint.int4 import BY_ROW
 from llama_ref.checkpoint.meta_fp8 import scale_names
 from llama_ref.config.quantisation import Fp8, Int4
 from llama_ref.dynamic_quantisation import fp8_per_token
-from llama_ref.errors import Unsupported
+from llama_ref.errors import NonFiniteError, Unsupported, shown
 from llama_ref.hadamard import hadamard
 from llama_ref.numerics import FLOAT8
 from weights_tools.streams import Blocks, Stream
@@ -45,9 +45,9 @@ def in_fp8(tensors: Sequence[Stream], fp8: Fp8) -> list[Stream]:
     for stream in tensors:
         if fp8.is_quantised(stream.name):
             shape = (stream.shape[0], 1)
-            result.append(Stream(stream.name, stream.shape, FLOAT8, _part(stream, 0)))
-            scale = np.dtype("<f4")
-            result.append(Stream(stream.name + SCALE, shape, scale, _part(stream, 1)))
+            scale, check = np.dtype("<f4"), stream.check
+            result.append(Stream(stream.name, stream.shape, FLOAT8, _part(stream, 0), check))
+            result.append(Stream(stream.name + SCALE, shape, scale, _part(stream, 1), check))
         else:
             result.append(stream)
     return result
@@ -112,8 +112,9 @@ def in_int4(tensors: Sequence[Stream], int4: Int4) -> list[Stream]:
             how = partial(_turned, how=how)
         scales = (F,) if by_row else (F, D // int4.group_size)
         name = stream.name.removesuffix("weight") + "scales"
-        result.append(Stream(stream.name, stream.shape, np.dtype(np.int8), _part(stream, 0, how)))
-        result.append(Stream(name, scales, np.dtype("<f4"), _part(stream, 1, how)))
+        kinds, check = (np.dtype(np.int8), np.dtype("<f4")), stream.check
+        numbers = Stream(stream.name, stream.shape, kinds[0], _part(stream, 0, how), check)
+        result += [numbers, Stream(name, scales, kinds[1], _part(stream, 1, how), check)]
     return result
 
 
@@ -147,6 +148,9 @@ def _part(stream: Stream, which: int, how: How = _in_fp8) -> Blocks:
     def blocks(*span: int) -> Iterator[np.ndarray]:
         for block in stream.blocks(*span):
             for lo in range(0, len(block), ROWS_AT_A_TIME):
-                yield how(block[lo : lo + ROWS_AT_A_TIME])[which]
+                rows = block[lo : lo + ROWS_AT_A_TIME]
+                if not np.isfinite(rows).all():
+                    raise NonFiniteError(f"tensor {shown(stream.name)}", expected="finite numbers")
+                yield how(rows)[which]
 
     return blocks

@@ -12,15 +12,16 @@ or bf16; offset, in bytes, is always 0 here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import BinaryIO
 
 from llama_ref.checkpoint.safetensors import DTYPES
 from llama_ref.config import Config, to_hf_dict
-from weights_tools.new_folder import Plan, write_folder
-from weights_tools.streams import Stream
+from weights_tools.new_folder import Plan, plan_of, write_folder
+from weights_tools.streams import Stream, bytes_of
 
 SHORT_NAMES = {dtype: name.lower() for name, dtype in DTYPES.items()}
 
@@ -32,6 +33,7 @@ def write_raw_folder(
     advance: Callable[[int], object],
     *,
     resume: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write a file of numbers for each tensor, and the index.
 
@@ -43,7 +45,7 @@ def write_raw_folder(
     tensors : sequence of Stream
     advance : function of int
         Told the bytes of each block as it is written.
-    resume : str, optional
+    resume, beside
         As of `write_folder`.
 
     Raises
@@ -55,12 +57,8 @@ def write_raw_folder(
     """
 
     def numbers(stream: Stream, file: BinaryIO) -> None:
-        for block in stream.blocks():
-            file.write(block.tobytes())
-            advance(block.nbytes)
-
-    def text(content: dict[str, Any], file: BinaryIO) -> None:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        for data in bytes_of(stream, advance):
+            file.write(data)
 
     index = {
         stream.name: {
@@ -73,5 +71,5 @@ def write_raw_folder(
     }
     plans = [Plan(f"{s.name}.bin", s.n_bytes, partial(numbers, s)) for s in tensors]
     for name, content in (("index.json", index), ("config.json", to_hf_dict(config))):
-        plans.append(Plan(name, 0, partial(text, content)))
-    write_folder(folder, plans, advance, resume)
+        plans.append(plan_of(name, (json.dumps(content, indent=1) + "\n").encode()))
+    write_folder(folder, plans, advance, resume, beside)

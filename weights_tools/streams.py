@@ -20,6 +20,7 @@ import numpy as np
 from llama_ref.checkpoint.gguf_blueprint import FACTORS
 from llama_ref.checkpoint.stored import Checkpoint, Tensor
 from llama_ref.config import Config
+from llama_ref.errors import BadFile, Unsupported, shown
 from llama_ref.names import LAYER_NAMES, OUTER_NAMES, expected_shapes
 from llama_ref.numerics import round_to, rows_of
 from llama_ref.weights import PAIRING, assemble, row_blocks
@@ -48,12 +49,15 @@ class Stream:
         Little-endian.
     blocks : function of (int, int)
         Returns a fresh iterator over the tensor, or over rows lo to hi - 1, some at a time.
+    check : function
+        Raises `BadFile` if the files that it comes from have changed since they were opened.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     blocks: Blocks
+    check: Callable[[], None] = lambda: None
 
     @property
     def n_bytes(self) -> int:
@@ -86,7 +90,7 @@ def streams(
     BadFile, Unsupported
         If a tensor of the blueprint is missing, unexpected or misshapen.
     """
-    assemble(checkpoint, config)
+    check = assemble(checkpoint, config).check_files
     sources = expected_shapes(config, checkpoint.layout)
     targets = expected_shapes(config, layout)
     is_reordered = PAIRING[checkpoint.layout] != PAIRING[layout]
@@ -98,7 +102,7 @@ def streams(
         wanted = (own if dtype is None else dtype).newbyteorder("<")
         is_moved = is_reordered and name.endswith(tuple(ROTATED))
         blocks = _heads(tensor, config.head_dim, layout) if is_moved else _rows(tensor)
-        result.append(Stream(name, shape, wanted, _rounded(blocks, wanted)))
+        result.append(Stream(name, shape, wanted, _rounded(blocks, wanted, name), check))
     return result
 
 
@@ -150,11 +154,45 @@ def _rows(tensor: Tensor) -> Blocks:
 
 def _heads(tensor: Tensor, head_dim: int, layout: str) -> Blocks:
     def blocks(lo: int = 0, hi: int | None = None) -> Iterator[np.ndarray]:
-        for row in range(lo, tensor.shape[0] if hi is None else hi, head_dim):
-            yield reordered_rows(rows_of(tensor, row, row + head_dim), layout)
+        end = tensor.shape[0] if hi is None else hi
+        for row in range(lo - lo % head_dim, end, head_dim):  # a file may hold a part of a head
+            head_HD = reordered_rows(rows_of(tensor, row, row + head_dim), layout)
+            yield np.ascontiguousarray(head_HD[max(lo - row, 0) : end - row])
 
     return blocks
 
 
-def _rounded(blocks: Blocks, dtype: np.dtype) -> Blocks:
-    return lambda *span: (np.ascontiguousarray(round_to(b, dtype)) for b in blocks(*span))
+def _rounded(blocks: Blocks, dtype: np.dtype, name: str) -> Blocks:
+    def rounded(*span: int) -> Iterator[np.ndarray]:
+        for block in blocks(*span):
+            with np.errstate(over="ignore"):
+                narrow = np.ascontiguousarray(round_to(block, dtype))
+            if narrow.dtype != block.dtype and not np.isfinite(narrow).all():
+                found = "a larger one, or one that is none"
+                expected = f"numbers that {dtype} holds"
+                raise Unsupported(f"tensor {shown(name)}", expected=expected, found=found)
+            yield narrow
+
+    return rounded
+
+
+def bytes_of(stream: Stream, advance: Callable[[int], object]) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor, all that its shape says and no more.
+
+    Raises
+    ------
+    BadFile
+        If there are others, or what they come from has changed meanwhile.
+    """
+    n_bytes = 0
+    for block in stream.blocks():
+        yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+        n_bytes += block.nbytes
+        advance(block.nbytes)
+    if n_bytes != stream.n_bytes:
+        raise BadFile(
+            f"tensor {shown(stream.name)}",
+            expected=f"{stream.n_bytes:,} bytes",
+            found=f"{n_bytes:,}",
+        )
+    stream.check()

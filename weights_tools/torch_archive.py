@@ -57,7 +57,7 @@ class ArchiveWriter:
         self._file = file
         self._entries: list[Entry] = []
 
-    def add(self, name: str, blocks: Iterable[bytes]) -> None:
+    def add(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         """Write one member, of whatever size its blocks add up to."""
         full_name, at = f"{ROOT}/{name}".encode(), self._file.tell()
         padding = -(at + 30 + len(full_name) + 4) % BOUNDARY

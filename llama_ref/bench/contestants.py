@@ -18,6 +18,9 @@ import numpy as np
 from llama_ref.bench.limits import machine
 from llama_ref.checkpoint.synthetic import token_ids
 
+LONGEST = 2**13
+"""Tokens of a prompt and what follows it."""
+
 Step = Callable[[list[int]], int]
 """Run these new tokens; return the greedy next one."""
 
@@ -29,7 +32,7 @@ def llama_ref(path: Path, threads: int) -> tuple[int, Callable[[], Step]]:
     model = load(path, dtype="float32")
 
     def start() -> Step:
-        cache = model.new_cache(1024)
+        cache = model.new_cache(min(model.config.context_length, LONGEST))
         return lambda ids: int(model.forward(ids, cache, last=1)[-1].argmax())
 
     return model.config.vocab_size, start

@@ -45,7 +45,7 @@ def machine(path: Path, threads: int) -> tuple[int, Callable[[], Callable[[list[
     return 2, lambda: step
 
 
-def limits(config: Config, n_prompt: int, itemsize: int = 4) -> dict[str, float]:
+def limits(config: Config, n_prompt: int, itemsize: float = 4) -> dict[str, float]:
     """Return the limits in tokens per second for each unit of the contestant `machine`.
 
     Parameters
@@ -53,8 +53,9 @@ def limits(config: Config, n_prompt: int, itemsize: int = 4) -> dict[str, float]
     config : Config
     n_prompt : int
         Tokens of the prompt; of the output head only the last one needs a row.
-    itemsize : int
-        Bytes of a stored weight. (Arithmetic in float32 is what the prompt is measured by.)
+    itemsize : float
+        Bytes of a stored weight on average: fewer than 2 of a quantised one. (Arithmetic in float32
+        is what the prompt is measured by.)
 
     Returns
     -------

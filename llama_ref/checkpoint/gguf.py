@@ -6,7 +6,7 @@ needs them. Query and key rows are in interleaved order: whoever converts a chec
 Face to GGUF has to reorder them.
 
 `rope_freqs.weight`, where it stands, says by how much RoPE's scaling stretches each pair; from it
-the blueprint has its scaling (`config/gguf.py`).
+the blueprint has its scaling (`gguf_blueprint.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from llama_ref.checkpoint.gguf_header import Header, StoredTensor, read_gguf_header
 from llama_ref.checkpoint.stored import Checkpoint, Tensor, changed
-from llama_ref.errors import Unsupported
+from llama_ref.errors import Unsupported, shown
 from llama_ref.numerics import BFLOAT16, AllRows, check_rows, rows_of
 
 DTYPES = {
@@ -61,6 +61,8 @@ class BlockMatrix(AllRows):
         """
         check_rows(lo, hi, self.shape[0])
         quants, kinds = _package()
+        if lo == hi:
+            return np.empty((0, self.shape[1]), np.float32)
         blocks = np.ascontiguousarray(rows_of(self.raw, lo, hi))
         with np.errstate(all="ignore"):  # a scale may be no number; a pass finds it
             return quants.dequantize(blocks, kinds[self.kind]).reshape(hi - lo, self.shape[1])
@@ -111,7 +113,10 @@ def _tensor(tensor: StoredTensor, raw: np.ndarray, path: str | os.PathLike[str])
         return np.ndarray(tensor.shape, DTYPES[kind], buffer=raw, offset=tensor.start)
     if len(tensor.shape) != 2:
         raise Unsupported(
-            f"tensor {tensor.name!r}", expected=f"a matrix of {kind}", found=tensor.shape, file=path
+            f"tensor {shown(tensor.name)}",
+            expected=f"a matrix of {kind}",
+            found=tensor.shape,
+            file=path,
         )
     rows = tensor.shape[0]
     blocks = raw[tensor.start : tensor.end].reshape(rows, -1)

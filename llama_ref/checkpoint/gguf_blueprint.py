@@ -9,6 +9,7 @@ Source: docs/gguf.md in ggml-org/ggml; conversion of Llama in ggml-org/llama.cpp
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -145,7 +146,10 @@ def _scaling(
     """Return the scaling whose factors the file has."""
     if FACTORS not in checkpoint:
         return None
-    factor_P = np.asarray(checkpoint[FACTORS], np.float64).reshape(-1)
+    stored = checkpoint[FACTORS]
+    n_pairs = head_dim // 2 if type(head_dim) is int else 0
+    is_short = math.prod(stored.shape) == n_pairs  # before anything of it is read
+    factor_P = np.asarray(stored, np.float64).reshape(-1) if is_short else np.empty(0)
     if factor_P.size and np.isfinite(factor_P).all() and factor_P.size * 2 == head_dim:
         factor = float(f"{factor_P.max():.6g}")
         if factor == 1 and np.all(factor_P == 1):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,7 +48,9 @@ NUMBERS = {
 BOOL, STRING, ARRAY = 7, 8, 9
 LEAST_ENTRY, LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8
 """Bytes of the shortest entry, and of the shortest tensor."""
-MAX_ARRAY, MAX_AXES, MAX_LENGTH = 2**24, 4, 2**31
+MAX_ELEMENTS, MAX_AXES, MAX_LENGTH = 2**21, 4, 2**31
+"""Elements of all arrays together: the vocabulary of Llama 3 with its merges has 2^19."""
+MAX_TEXT = 2**24
 
 
 class Storage(NamedTuple):
@@ -138,7 +141,8 @@ def read_gguf_header(path: AnyPath) -> Header:
     Unsupported
         If it is of another version or byte order, or a tensor of a type that is not read here.
     LimitExceeded
-        If an array has more than 2^24 elements, or a tensor more than 4 axes or 2^31 rows.
+        If arrays have more than 2^21 elements, a text more than 16 MB, or a tensor more than 2^31
+        rows.
     """
     raw = map_bytes(path)
     first = raw[:64].tobytes()
@@ -169,6 +173,7 @@ class _Reader:
 
     def __init__(self, raw: np.ndarray, path: AnyPath):
         self.raw, self.path, self.at = raw.data, path, len(MAGIC)
+        self.n_elements = 0
 
     def take(self, n: int, what: str) -> int:
         """Move n bytes on, if there are so many; return where they begin."""
@@ -203,6 +208,9 @@ class _Reader:
         """Read a text."""
         n = self.number(10, f"length of {what}")
         start = self.take(n, what)
+        if n > MAX_TEXT:
+            expected = f"at most {MAX_TEXT:,} bytes"
+            raise LimitExceeded(what, expected=expected, found=f"{n:,}", file=self.path)
         try:
             return str(self.raw[start : start + n], "utf-8")
         except UnicodeDecodeError as error:
@@ -234,10 +242,10 @@ class _Reader:
 
     def _length(self, what: str, least: int) -> int:
         n = self.count(f"length of {what}", least)
-        if n > MAX_ARRAY:
-            raise LimitExceeded(
-                what, expected=f"at most {MAX_ARRAY:,} elements", found=f"{n:,}", file=self.path
-            )
+        self.n_elements += n
+        if self.n_elements > MAX_ELEMENTS:
+            expected = f"at most {MAX_ELEMENTS:,} elements with those of the arrays before it"
+            raise LimitExceeded(what, expected=expected, found=f"{n:,}", file=self.path)
         return n
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -296,12 +304,9 @@ def _placed(
 
 def _check_end(tensors: list[StoredTensor], reader: _Reader, alignment: int) -> None:
     """Refuse a name that stands twice, and bytes behind the last tensor that are no padding."""
-    names = [tensor.name for tensor in tensors]
-    twice = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-    )
-    for name in twice:
-        raise BadFile(f"tensor {shown(name)}", expected="once", found="twice", file=reader.path)
+    for name, times in Counter(tensor.name for tensor in tensors).items():
+        if times > 1:
+            raise BadFile(f"tensor {shown(name)}", expected="once", found="twice", file=reader.path)
     end = tensors[-1].end if tensors else reader.at
     if len(reader.raw) > _aligned(end, alignment):
         raise BadFile(

@@ -63,8 +63,10 @@ class GroupedRows(AllRows):
             If a number does not fit into 4 bits.
         """
         check_rows(lo, hi, self.shape[0])
+        if lo == hi:
+            return np.empty((0, self.shape[1]), np.float32)
         stored = rows_of(self.stored, lo, hi)
-        if stored.size and (stored.min() < LEAST or stored.max() > LARGEST):
+        if stored.min() < LEAST or stored.max() > LARGEST:
             raise BadFile(
                 f"tensor {shown(self.name)}, rows {lo} to {hi - 1}",
                 expected=f"numbers of 4 bits, {LEAST} to {LARGEST}",
@@ -191,7 +193,6 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
     for name, tensor in checkpoint.items():
         if tensor.dtype != np.int8:
             continue
-        owner = name.removesuffix(".weight")
         if len(tensor.shape) != 2 or (name not in BY_ROW and tensor.shape[1] % int4.group_size):
             raise BadFile(
                 f"tensor {shown(name)}",
@@ -200,27 +201,38 @@ def with_int4(checkpoint: Checkpoint, int4: Int4, *, quantised_activations: bool
                 file=checkpoint.path,
             )
         used.add(name)
-        if name in BY_ROW:
-            scale = _part(checkpoint, f"{owner}.scales", (tensor.shape[0],), used)
-            tensors[name] = ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), rounding)
-            continue
-        n_groups = (tensor.shape[0], tensor.shape[1] // int4.group_size)
-        scale = _part(checkpoint, f"{owner}.scales", n_groups, used)
-        if int4.spinquant and owner.endswith(".w2"):
-            tensors[name] = Turned(GroupedRows(tensor, scale, None, name), rounding)
-            continue
-        grouped = GroupedRows(tensor, scale, rounding, name)
-        tensors[name] = grouped
-        if int4.rank:
-            down = _part(
-                checkpoint, f"{owner}.adaptor.A.weight", (int4.rank, tensor.shape[1]), used
-            )
-            up = _part(checkpoint, f"{owner}.adaptor.B.weight", (tensor.shape[0], int4.rank), used)
-            tensors[name] = SumOfMatrices(grouped, Adaptor(down, up, int4.lora_scale))
+        tensors[name] = _matrix(checkpoint, name, int4, rounding, used)
+    if not tensors:
+        raise BadFile(
+            "quantised matrices",
+            expected="int8, as params.json says",
+            found="none",
+            file=checkpoint.path,
+        )
     _check_zeros(checkpoint, used)
     rest = {name: tensor for name, tensor in checkpoint.items() if name not in used}
     ordered = {n: tensors.get(n, rest.get(n)) for n in checkpoint if n in tensors or n in rest}
     return Checkpoint(checkpoint.path, checkpoint.layout, ordered, checkpoint.files)  # type: ignore[arg-type]
+
+
+def _matrix(
+    checkpoint: Checkpoint, name: str, int4: Int4, rounding: Prepare | None, used: set[str]
+) -> Tensor:
+    """Return a quantised matrix with its scales, and with its adaptor if there is one."""
+    tensor, owner = checkpoint[name], name.removesuffix(".weight")
+    F, D = tensor.shape
+    if name in BY_ROW:
+        scale = _part(checkpoint, f"{owner}.scales", (F,), used)
+        return ScaledRows(tensor, scale.reshape(-1, 1).astype(np.float32), rounding)
+    scale = _part(checkpoint, f"{owner}.scales", (F, D // int4.group_size), used)
+    if int4.spinquant and owner.endswith(".w2"):
+        return Turned(GroupedRows(tensor, scale, None, name), rounding)
+    grouped = GroupedRows(tensor, scale, rounding, name)
+    if not int4.rank:
+        return grouped
+    down = _part(checkpoint, f"{owner}.adaptor.A.weight", (int4.rank, D), used)
+    up = _part(checkpoint, f"{owner}.adaptor.B.weight", (F, int4.rank), used)
+    return SumOfMatrices(grouped, Adaptor(down, up, int4.lora_scale))
 
 
 def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[str]) -> np.ndarray:
@@ -235,7 +247,16 @@ def _part(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], used: set[s
             file=checkpoint.path,
         )
     used.add(name)
-    return np.array(tensor).reshape(shape)
+    part = np.array(tensor).reshape(shape)
+    wide = part.astype(np.float32)
+    if name.endswith(".scales") and not (np.isfinite(wide) & (wide > 0)).all():
+        raise BadFile(
+            f"tensor {shown(name)}",
+            expected="positive numbers",
+            found="others",
+            file=checkpoint.path,
+        )
+    return part
 
 
 def _check_zeros(checkpoint: Checkpoint, used: set[str]) -> None:

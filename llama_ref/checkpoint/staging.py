@@ -44,6 +44,23 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Wait until nobody else writes into the folder; on systems without `flock`, do not wait."""
+    try:
+        import fcntl  # noqa: PLC0415  (POSIX)
+    except ImportError:
+        yield
+        return
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file; one that stands there is replaced whole, or not at all."""
     with writing(path):

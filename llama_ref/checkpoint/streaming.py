@@ -46,17 +46,27 @@ class Stream:
         self._source, self._ahead, self._room = source, n_bytes // 8, n_bytes // 2
         self._order: list[StreamedMatrix] = []
         self._in_use: list[StreamedMatrix] = []
+        self._behind: list[StreamedMatrix] = []
+        self._n_parts: list[int] = []
         self._lock = Lock()
         self._reader = ThreadPoolExecutor(1, "read-ahead")
 
+    def begin(self) -> None:
+        """Begin the next matrix of the order: what is added from now on are its parts."""
+        self._n_parts.append(0)
+
     def add(self, array_FD: np.ndarray) -> Matrix | np.ndarray:
-        """Put the next matrix of the order into the stream."""
+        """Put a matrix, or the next part of one that was cut over files, into the stream."""
         source = self._source(array_FD)
         self._room -= source.n_bytes
         if self._room >= 0:
             return source.kept()
-        self._order.append(StreamedMatrix(source, self, len(self._order)))
-        return self._order[-1]
+        if not self._n_parts:
+            self.begin()
+        self._n_parts[-1] += 1
+        part = StreamedMatrix(source, self, len(self._order), len(self._n_parts) - 1)
+        self._order.append(part)
+        return part
 
     def table(self, array_VD: np.ndarray) -> Matrix:
         """Return a matrix of which single rows are wanted, in no order: the embedding."""
@@ -67,11 +77,8 @@ class Stream:
         with self._lock:
             self.n_read += stop - start
             current = self._order[place]
-            if start == 0:  # what was in use before is done with; with a cut matrix, nearly
-                for earlier in self._in_use:
-                    earlier.let_go(earlier.source.n_bytes)
-                self._in_use = [current]
-            current.let_go(start - STEP)  # other threads are a few blocks behind
+            self._use(current, begins=start == 0)
+            current.let_go(start - STEP // self._n_parts[current.matrix])
             ahead = self._ahead
             for matrix in self._order[place:]:
                 ahead = matrix.ask(stop, ahead, self._reader)
@@ -79,15 +86,33 @@ class Stream:
                 if ahead <= 0:
                     break
 
+    def _use(self, current: StreamedMatrix, *, begins: bool) -> None:
+        """Take note of what is in use: the parts of one matrix.
+
+        The one before it may be in use too, by threads that are a few blocks behind; the one before
+        that is not.
+        """
+        if self._in_use and self._in_use[0].matrix != current.matrix:
+            for earlier in self._behind:
+                earlier.let_go_of_all()
+            self._behind, self._in_use = self._in_use, []
+        if current not in self._in_use:
+            self._in_use.append(current)
+        elif begins:  # the next pass, with nothing in between
+            current.let_go_of_all()
+
 
 class StreamedMatrix(AllRows):
-    """A matrix of a stream, whose rows are asked for in order; implements `numerics.Matrix`."""
+    """A matrix of a stream, or a part of one; implements `numerics.Matrix`.
+
+    Its rows are asked for in order, those of all parts of a matrix by turns or one after the other.
+    """
 
     ndim = 2
 
-    def __init__(self, source: Range, stream: Stream, place: int):
+    def __init__(self, source: Range, stream: Stream, place: int, matrix: int):
         self.source, self.shape, self.dtype = source, source.shape, source.dtype
-        self._stream, self._place = stream, place
+        self._stream, self._place, self.matrix = stream, place, matrix
         self._asked = self._gone = 0
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
@@ -108,11 +133,14 @@ class StreamedMatrix(AllRows):
 
     def let_go(self, end: int) -> None:
         """Give back all bytes before `end`, some megabytes at a time."""
-        if end - self._gone >= STEP or end == self.source.n_bytes:
+        if end - self._gone >= STEP // 8:
             self.source.give_back(self._gone, end)
             self._gone = end
-        if end == self.source.n_bytes:  # the next pass begins anew
-            self._gone = self._asked = 0
+
+    def let_go_of_all(self) -> None:
+        """Give back everything, what was touched again meanwhile too; the next pass begins anew."""
+        self.source.give_back(0, self.source.n_bytes)
+        self._gone = self._asked = 0
 
 
 class LookedUpMatrix(AllRows):

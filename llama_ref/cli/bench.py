@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from llama_ref.bench.context import Context, measure_context
+from llama_ref.bench.choosing import measure_choosing
+from llama_ref.bench.contestants import LONGEST
+from llama_ref.bench.context import measure_context
 from llama_ref.bench.context_plot import check_plot, plot_contexts
 from llama_ref.bench.encoding import measure_encoding
 from llama_ref.bench.formula import measure_formula
 from llama_ref.bench.gguf_file import write_gguf
 from llama_ref.bench.limits import PRODUCT_FLOPS, READ_BYTES, limits
-from llama_ref.bench.packed import Packed, measure_packed
+from llama_ref.bench.packed import measure_packed
 from llama_ref.bench.race import Turn, race, ratio
 from llama_ref.bench.startup import Startup, measure_startup
 from llama_ref.bench.streaming import measure_streaming
-from llama_ref.checkpoint import synthetic, write_hf
-from llama_ref.cli.terminal import Paint, Progress, print_json, print_lines, seconds, size, table
+from llama_ref.checkpoint import Checkpoint, synthetic, write_hf
+from llama_ref.cli.bench_report import WHAT, print_figures
+from llama_ref.cli.checks import n_bytes
+from llama_ref.cli.terminal import Progress, print_json
 from llama_ref.config import Config, preset, to_hf_dict
 from llama_ref.errors import BadRequest
-from llama_ref.loading import open_checkpoint
+from llama_ref.loading import memory_bytes, open_checkpoint
 from llama_ref.names import OUTER_NAMES
 from llama_ref.numerics import dtype_named, round_to
 
@@ -46,9 +50,8 @@ EXAMPLE = """\
   llama-ref bench --layers 2
   llama-ref bench --peers transformers,llama.cpp --keep bench-1b"""
 
-WHAT = Turn._fields  # prefill, decode
 MOST_PACKED, LONGEST_CONTEXT = 256, 2**17
-STREAM_PROMPT, BAR = 16, 30
+STREAM_PROMPT = 16
 PACKAGES = {"transformers": "transformers", "llama.cpp": "llama_cpp"}
 
 
@@ -94,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
     for name in peers:
         if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is None:
             raise BadRequest("--peers", expected=f"installed ones of {list(PACKAGES)}", found=name)
+    _check_numbers(options)
     _numbers("--packed", options.packed, MOST_PACKED)
     _numbers("--context", options.context, LONGEST_CONTEXT)
     if options.plot:
@@ -107,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
             entries["llama.cpp"] = _gguf(folder, options.keep or Path(temporary))
         checkpoint, config = open_checkpoint(folder)
         stored = checkpoint[OUTER_NAMES[checkpoint.layout]["embedding_VD"]].dtype
+        itemsize = _bytes_per_weight(checkpoint)
         del checkpoint
         with Progress("measuring the start"):
             startup = measure_startup(folder, options.rounds)
@@ -118,20 +123,22 @@ def run(options: argparse.Namespace) -> int:
                 rounds=options.rounds,
                 threads=options.threads,
             )
-        extra = _extra(folder, options)
-    figures = _figures(config, stored, startup, turns, options) | extra
+        extra = _extra(folder, config, options)
+    figures = _figures(config, stored, itemsize, startup, turns, options) | extra
     if options.json:
         print_json(figures)
     else:
-        _print(config, figures, options)
+        print_figures(config, figures, options)
     return 0
 
 
-def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _extra(folder: Path, config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Measure what else was asked for."""
     extra: dict[str, Any] = {}
     with Progress("computing weights"):
         extra["formula"] = measure_formula(options.rounds)._asdict()
+    with Progress("choosing tokens"):
+        extra["choosing"] = measure_choosing(config.vocab_size, options.rounds)
     if options.tokenizer:
         with Progress("encoding"):
             extra["encoding"] = measure_encoding(options.tokenizer, options.rounds)._asdict()
@@ -155,6 +162,30 @@ def _extra(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return extra
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse numbers with which nothing can be measured, before anything is."""
+    for name, value in (
+        ("--rounds", options.rounds),
+        ("--prompt", options.prompt),
+        ("--decode", options.decode),
+        ("--threads", options.threads),
+        ("--layers", 1 if options.layers is None else options.layers),
+    ):
+        if value < 1:
+            raise BadRequest(name, expected="1 or more", found=value)
+    if options.prompt + options.decode > LONGEST:
+        found = options.prompt + options.decode
+        raise BadRequest("--prompt and --decode", expected=f"at most {LONGEST:,}", found=found)
+    if options.stream:
+        memory_bytes(options.stream)
+
+
+def _bytes_per_weight(checkpoint: Checkpoint) -> float:
+    """Return how many bytes a number of a matrix takes in the files, on average."""
+    matrices = [tensor for tensor in checkpoint.values() if len(tensor.shape) == 2]
+    return sum(map(n_bytes, matrices)) / sum(math.prod(tensor.shape) for tensor in matrices)
+
+
 def _numbers(name: str, words: str, most: int) -> list[int]:
     """Return the numbers that an option lists."""
     numbers = [word.strip() for word in words.split(",") if word.strip()]
@@ -168,7 +199,7 @@ def _numbers(name: str, words: str, most: int) -> list[int]:
 def _random_checkpoint(options: argparse.Namespace, folder: Path) -> Path:
     """Write the random checkpoint, unless it is there already."""
     config = preset("llama-3.2-1b")
-    if options.layers:
+    if options.layers is not None:
         config = replace(config, n_layers=options.layers)
     kind = "" if options.stored == "float32" else f"-{options.stored}"
     target = folder / f"hf-{config.n_layers}-layers{kind}"
@@ -191,13 +222,14 @@ def _gguf(folder: Path, where: Path) -> Path:
 def _figures(
     config: Config,
     stored: np.dtype,
+    itemsize: float,
     startup: Startup,
     turns: dict[str, list[Turn]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return everything measured; a fraction and a ratio are medians over the turns."""
     machine, ours = turns.pop("machine"), turns["llama_ref"]
-    factors = limits(config, options.prompt, stored.itemsize)
+    factors = limits(config, options.prompt, itemsize)
     bounds = [Turn(*(factors[what] * getattr(turn, what) for what in WHAT)) for turn in machine]
     return {
         "stored": str(stored),
@@ -220,84 +252,3 @@ def _figures(
 
 def _medians(turns: list[Turn]) -> dict[str, float]:
     return {what: median(getattr(turn, what) for turn in turns) for what in WHAT}
-
-
-def _print(config: Config, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    paint, stored = Paint(sys.stdout), figures["stored"]
-    print(paint("bold", f"{config.n_params:,} parameters, {stored}, {options.threads} threads"))
-    print_lines(table(_machine_rows(config, figures), "<<"), indent="  ")
-    print("\n" + paint("bold", f"tokens/s: prompt of {options.prompt}, {options.decode} decoded"))
-    speeds: list[tuple[str, ...]] = [("", "prompt", "of limit", "decode", "of limit")]
-    for name, speed in figures["tokens_per_second"].items():
-        speeds.append(_row(name, speed, figures["fraction_of_limit"][name]))
-    speeds.append(_row("limit", figures["limit_tokens_per_second"], {}))
-    for name, ratios in figures["ratio_to"].items():
-        speeds.append(_row(f"ours / {name}", ratios, {}, digits=2))
-    print_lines(table(speeds, "<>>>>"), indent="  ")
-    if "context" in figures:
-        print("\n" + paint("bold", "time of a token after a context"))
-        rows = _context_rows([Context(**row) for row in figures["context"]])
-        print_lines(table(rows, ">>>>><"), indent="  ")
-    if "packed" in figures:
-        print("\n" + paint("bold", "tokens/s: requests decoded at once"))
-        print_lines(
-            table([_packed_row(Packed(**row)) for row in figures["packed"]], ">>>"), indent="  "
-        )
-
-
-def _machine_rows(config: Config, figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what there is to say beside tokens per second."""
-    startup, stored = figures["startup"], figures["stored"]
-    rows = [
-        ("import", f"{1e3 * startup['import_seconds']:.0f} ms beyond NumPy"),
-        (
-            "open",
-            f"{1e3 * startup['open_seconds']:.0f} ms, {startup['open_bytes'] / 1e6:.1f} MB "
-            f"of memory for {dtype_named(stored).itemsize * config.n_params / 1e9:.1f} GB",
-        ),
-        (
-            "machine",
-            f"reads {figures['bytes_per_second'] / 1e9:.1f} GB/s, "
-            f"multiplies {figures['flops_per_second'] / 1e9:.0f} GFLOP/s",
-        ),
-    ]
-    speed, share = figures["formula"].values()
-    rows.append(("formula", f"{speed / 1e9:.2f} G weights/s on one core, {share:.0%} of limit"))
-    if "encoding" in figures:
-        megabytes = figures["encoding"]["bytes_per_second"] / 1e6
-        share = figures["encoding"]["ratio_to_tiktoken"]
-        rows.append(("encode", f"{megabytes:.1f} MB/s, {share:.2f} of bare tiktoken"))
-    if "stream" in figures:
-        speed, share, peak = figures["stream"].values()
-        said = f"{speed / 1e9:.2f} GB/s cold in {size(peak)}, {share:.2f} of plain reading"
-        rows.append(("stream", said))
-    return rows
-
-
-def _context_rows(rows: list[Context]) -> list[tuple[str, ...]]:
-    """Return the cost at each length, with a bar for the time of a token: attention, the rest."""
-    longest = max(row.attention_seconds + row.other_seconds for row in rows)
-    table_rows: list[tuple[str, ...]] = [
-        ("context", "attention", "the rest", "prompt", "its memory", "")
-    ]
-    for row in rows:
-        bar = "▓" * round(BAR * row.attention_seconds / longest)
-        bar += "░" * round(BAR * row.other_seconds / longest)
-        times = (seconds(row.attention_seconds), seconds(row.other_seconds))
-        cost = (seconds(row.prompt_seconds), size(row.prompt_bytes))
-        table_rows.append((f"{row.n_tokens:,}", *times, *cost, bar))
-    return table_rows
-
-
-def _packed_row(row: Packed) -> tuple[str, ...]:
-    return str(row.n_requests), f"{row.tokens_per_second:.1f}", f"{row.ratio_to_one:.2f} of one"
-
-
-def _row(
-    name: str, values: dict[str, float], fractions: dict[str, float], digits: int = 1
-) -> tuple[str, ...]:
-    cells = [name]
-    for what in WHAT:
-        fraction = f"{fractions[what]:.0%}" if fractions else ""
-        cells += [f"{values[what]:.{digits}f}", fraction]
-    return tuple(cells)

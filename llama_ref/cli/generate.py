@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     options.seed = mpi.agreed_seed(options.seed)
     load_seconds = time.perf_counter() - start
-    prompt = read_text(options.prompt)
+    prompt = mpi.agreed_text(lambda: read_text(options.prompt))
     outcome = Outcome(_prompt_ids(model, prompt))
     tokens = _tokens(model, outcome, options)
     if options.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_ref import mpi
 from llama_ref.checkpoint.staging import write_text
+from llama_ref.checkpoint.synthetic import token_ids
 from llama_ref.checkpoint.synthetic_model import is_synthetic
 from llama_ref.cli.model_options import PassProgress
 from llama_ref.cli.terminal import (
@@ -23,7 +24,14 @@ from llama_ref.cli.terminal import (
 )
 from llama_ref.config import PRESETS
 from llama_ref.errors import BadRequest
-from llama_ref.golden.answer import TOLERANCE, answer_text, differences, make_answer, read_answer
+from llama_ref.golden.answer import (
+    TOLERANCE,
+    answer_text,
+    check_question,
+    differences,
+    make_answer,
+    read_answer,
+)
 from llama_ref.golden.models import name_of
 from llama_ref.loading import load
 
@@ -35,9 +43,16 @@ def answer_or_compare(path: Path, options: argparse.Namespace) -> int:
         raise BadRequest("--tokens", expected="1 to 65,536", found=options.tokens)
     source = f"synthetic:{options.model}" if options.model in PRESETS else options.model
     name = str(source) if is_synthetic(source) else name_of(source)
+    if options.dtype:
+        raise BadRequest("--dtype", expected="none: an answer is of float32", found=options.dtype)
     with Progress("opening the checkpoint"):
         model = mpi.shared(load(source, memory=options.memory, tokenizer=False))
     model.watch = PassProgress.of(model)
+    if known is not None:  # before the pass, which may take a quarter of an hour
+        ids = token_ids(options.tokens, model.config.vocab_size, options.seed)
+        check_question(known, name, ids.tolist())
+    elif not path.absolute().parent.is_dir():
+        raise BadRequest("file to write", expected="in a folder that exists", file=path)
     found = make_answer(model, name, options.tokens, options.seed)
     if mpi.rank():  # the first speaks
         return 0

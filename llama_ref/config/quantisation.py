@@ -59,9 +59,9 @@ class Fp8:
         """Tell whether a stored matrix is in 8 bits: a projection that is not among those kept."""
         module = name.removesuffix(".weight")
         is_projection = module.endswith("_proj") or module == "lm_head"
-        return is_projection and not any(
-            module == kept or module.startswith(f"{kept}.") for kept in self.kept
-        )
+        parts = module.split(".")
+        owners = (".".join(parts[: n + 1]) for n in range(len(parts)))
+        return is_projection and self.kept.isdisjoint(owners)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a config.json says of it."""

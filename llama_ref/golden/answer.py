@@ -15,6 +15,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,19 @@ def read_answer(path: Path) -> dict[str, Any]:
     is_one = isinstance(answer, dict) and answer.get("format") == FORMAT
     if not is_one or not all(isinstance(answer.get(key), dict) for key in ("taps", "logits")):
         raise BadFile("known answers", expected=f"format {FORMAT}", found="none", file=path)
+    numbers = answer["logits"].get("sketch")
+    if not isinstance(numbers, list) or not all(type(n) in (int, float) for n in numbers):
+        raise BadFile(
+            "logits: sketch", expected="a list of numbers", found=shown(numbers), file=path
+        )
     return answer
+
+
+def check_question(known: dict[str, Any], name: str, ids: Sequence[int]) -> None:
+    """Raise `BadRequest` if known answers are of another model or of other tokens."""
+    for key, asked in (("model", name), ("ids", list(ids))):
+        if known.get(key) != asked:
+            raise BadRequest(key, expected=shown(known.get(key)), found=shown(asked))
 
 
 def differences(known: dict[str, Any], found: dict[str, Any]) -> dict[str, float]:
@@ -131,14 +144,13 @@ def differences(known: dict[str, Any], found: dict[str, Any]) -> dict[str, float
     BadRequest
         If the two are not of the same model and tokens.
     """
-    for key in ("model", "ids"):
-        if known.get(key) != found[key]:
-            raise BadRequest(key, expected=shown(known.get(key)), found=shown(found[key]))
+    check_question(known, found["model"], found["ids"])
     errors = {}
     for tap, ours in found["taps"].items():
         errors[tap] = _difference(known["taps"].get(tap), ours)
     theirs, ours = (np.array(answer["logits"]["sketch"]) for answer in (known, found))
-    errors["logits"] = sketched_error(ours, theirs) if ours.shape == theirs.shape else math.inf
+    sketched = sketched_error(ours, theirs) if ours.shape == theirs.shape else math.inf
+    errors["logits"] = max(sketched, _difference(known["logits"], found["logits"]))
     return errors
 
 

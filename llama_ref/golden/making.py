@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_ref.checkpoint.staging import staging_folder, writing
+from llama_ref.checkpoint.staging import only_writer, staging_folder, writing
 from llama_ref.errors import BadRequest, NonFiniteError, shown
 from llama_ref.golden.bundle import Bundle
 from llama_ref.golden.cases import MAIN, Case, can_be_cut, cases_for, chosen, shape_case, shapes
@@ -21,7 +21,7 @@ from llama_ref.golden.envelope import Stage, record
 from llama_ref.golden.logits import divergence
 from llama_ref.golden.manifest import DUMP, FINGERPRINT, FULL, TIERS, Manifest, provenance
 from llama_ref.golden.models import ModelSpec, held, is_large, spec_of, weights_of
-from llama_ref.golden.placing import only_writer, put_in_place, refuse_existing, save
+from llama_ref.golden.placing import put_in_place, refuse_existing, save
 from llama_ref.golden.sketch import TOP, sketch
 from llama_ref.golden.spreading import ALONE, Crew, spread
 from llama_ref.golden.styles import STYLES

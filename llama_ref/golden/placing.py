@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,23 +61,6 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Wait until nobody else writes into the folder; on systems without `flock`, do not wait."""
-    try:
-        import fcntl  # noqa: PLC0415  (POSIX)
-    except ImportError:
-        yield
-        return
-    with writing(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:

@@ -89,7 +89,7 @@ def attention(
     ctx_TNH = np.empty_like(query_TNH)
     K, G = key_SKH.shape[1], N // key_SKH.shape[1]
     alone = T * N * S <= FEW_SCORES or (T == 1 and blas_has_threads())
-    pieces = iter([(0, T, slice(0, K))] if alone else _pieces(T, S, K, G))  # shared by all threads
+    pieces = iter([(0, T, slice(0, K))] if alone else list(_pieces(T, S, K, G)))  # for all threads
 
     def work() -> None:
         for lo, hi, heads in pieces:

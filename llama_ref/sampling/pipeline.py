@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from llama_ref.errors import BadRequest, NonFiniteError
+from llama_ref.sampling import shortcuts
 from llama_ref.sampling.params import SamplingParams
 from llama_ref.sampling.profiles import PROFILES, Ids, Situation, Step
 from llama_ref.sampling.stream import draw, uniform
@@ -118,7 +119,12 @@ def drawn(logits_V: np.ndarray, u: float) -> int:
     What is removed has no weight, so it is left out; and the weights are not divided by their sum,
     which another implementation might add up in another order.
     """
-    possible = np.flatnonzero(logits_V > -np.inf)
+    possible_V = logits_V > -np.inf
+    if np.count_nonzero(possible_V) > shortcuts.MANY:
+        certain = shortcuts.drawn(logits_V, u)
+        if certain is not None:
+            return certain
+    possible = np.flatnonzero(possible_V)
     z = logits_V[possible]
     with np.errstate(over="ignore", under="ignore"):
         weights = z - z.max()

@@ -26,6 +26,7 @@ import numpy as np
 
 from llama_ref.errors import BadRequest
 from llama_ref.ops.softmax import softmax
+from llama_ref.sampling import shortcuts
 
 
 def keep_only(logits_V: np.ndarray, ids: Iterable[int] | np.ndarray) -> np.ndarray:
@@ -166,9 +167,11 @@ def keep_min_p(logits_V: np.ndarray, min_p: float) -> np.ndarray:
     >>> keep_min_p(np.log([0.5, 0.25, 0.05]), 0.2).round(2)
     array([-0.69, -1.39,  -inf])
     """
-    with np.errstate(under="ignore", over="ignore"):
-        ratio_V = np.exp(logits_V - logits_V.max()).astype(np.float32)
-    return np.where(ratio_V < np.float32(min_p), -np.inf, logits_V)
+    highest = logits_V.max()
+    with np.errstate(under="ignore", over="ignore", divide="ignore"):
+        near = np.flatnonzero(logits_V >= highest + np.log(min_p) - 1)  # the rest is far below
+        ratio = np.exp(logits_V[near] - highest).astype(np.float32)
+    return keep_only(logits_V, near[ratio >= np.float32(min_p)])
 
 
 def keep_top_k(logits_V: np.ndarray, top_k: int) -> np.ndarray:
@@ -283,7 +286,12 @@ def _nucleus(logits_V: np.ndarray, top_p: float, *, side: Literal["left", "right
 
     The sums are those of the sorted values, whichever ids have them; so values are sorted, not ids.
     """
-    falling = np.sort(logits_V[logits_V > -np.inf])[::-1]
+    possible_V = logits_V > -np.inf
+    if np.count_nonzero(possible_V) > shortcuts.MANY:
+        certain = shortcuts.nucleus_size(logits_V, top_p)
+        if certain is not None:
+            return _keep_highest(logits_V, *certain)
+    falling = np.sort(logits_V[possible_V])[::-1]
     before = np.concatenate([[0.0], np.cumsum(softmax(falling))[:-1]])
     n_kept = max(1, int(np.searchsorted(before, top_p, side=side)))
     return _keep_highest(logits_V, n_kept, float(falling[n_kept - 1]))
@@ -291,9 +299,10 @@ def _nucleus(logits_V: np.ndarray, top_p: float, *, side: Literal["left", "right
 
 def _keep_highest(logits_V: np.ndarray, n: int, nth_highest: float) -> np.ndarray:
     """Keep n logits: those above the n-th highest, and of those equal to it the lowest ids."""
-    above = np.flatnonzero(logits_V > nth_highest)
-    equal = np.flatnonzero(logits_V == nth_highest)[: n - len(above)]
-    return keep_only(logits_V, np.concatenate([above, equal]))
+    ids = np.flatnonzero(logits_V >= nth_highest)
+    equal = np.flatnonzero(logits_V[ids] == nth_highest)
+    n_above = len(ids) - len(equal)
+    return keep_only(logits_V, np.delete(ids, equal[n - n_above :]))
 
 
 def _by_typicality(logits_V: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ SPLIT_RULES = ("llama-bpe", "llama3", "llama-v3")
 NONE = "no_vocab"
 NORMAL, CONTROL = 1, 3
 KINDS = range(1, 7)
+MAX_FLOAT = 2.0**128 - 2.0**104
 BPE_MODEL, INTEGER, BYTES, FLOAT = 2, 0, 2, 5
 
 
@@ -88,6 +89,9 @@ def _sentencepiece(entries: Mapping[str, Any], file: str | os.PathLike[str]) -> 
     pieces = _list(entries, "tokens", str, file)
     scores = _list(entries, "scores", float, file, length=len(pieces))
     kinds = _list(entries, "token_type", int, file, length=len(pieces))
+    if not all(abs(score) <= MAX_FLOAT for score in scores):
+        expected = "numbers that float32 holds"
+        raise BadFile(f"{PREFIX}scores", expected=expected, found="others", file=file)
     if any(kind not in KINDS for kind in kinds):
         raise BadFile(f"{PREFIX}token_type", expected="1 to 6", found=shown(kinds[:8]), file=file)
     model = b"".join(

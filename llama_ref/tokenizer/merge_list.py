@@ -128,6 +128,19 @@ def _is_every_cut_listed(token: bytes, listed: set[Pair], ranks: Mapping[bytes, 
     return True
 
 
+def every_merge(ranks: Mapping[bytes, int]) -> list[Pair]:
+    """Return every way to cut a token into two tokens, as Llama 3's list has them: by ids.
+
+    Examples
+    --------
+    >>> every_merge({b"a": 0, b"b": 1, b"ab": 2, b"bab": 3})
+    [(b'a', b'b'), (b'b', b'ab')]
+    """
+    cuts = ((token[:place], token[place:]) for token in ranks for place in range(1, len(token)))
+    pairs = [(left, right) for left, right in cuts if left in ranks and right in ranks]
+    return sorted(pairs, key=lambda pair: [ranks[part] for part in (b"".join(pair), *pair)])
+
+
 def unreachable(ranks: Mapping[bytes, int]) -> frozenset[bytes]:
     """Return the tokens that merges cannot build from their bytes; 588 in Llama 3.
 

@@ -12,8 +12,9 @@ with `str.strip("<s>")` eat every letter s at its ends; here a control id never 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from llama_ref.errors import BadFile, LimitExceeded, Unsupported, shown
 from llama_ref.text import utf8
@@ -29,12 +30,21 @@ PROBE = "a  ﬁ①"
 MAX_PIECES = 2**18
 """Llama 2 has 32,000."""
 
-# Numbers in sentencepiece_model.proto: of two parts of a model, of a field in each, of a value.
-TRAINER, NORMALIZER = 2, 3
+# Numbers in sentencepiece_model.proto: of the parts of a model, of fields in each, of values.
+PIECE, TRAINER, NORMALIZER = 1, 2, 3
+TEXT, SCORE, KIND = 1, 2, 3
 MODEL_TYPE, REWRITING_TABLE = 3, 2
-BPE = 2
+BPE, NORMAL = 2, 1
 # Kinds of protobuf fields, besides 0, a plain integer; 3 and 4 only bracket others.
 BYTES, FIXED_SIZES = 2, {1: 8, 3: 0, 4: 0, 5: 4}
+
+
+class Piece(NamedTuple):
+    """An entry of a model: how it is written, how soon it is merged, and its kind by number."""
+
+    text: str
+    score: float
+    kind: int
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -56,6 +66,13 @@ class SentencePieceTokenizer(Tokenizer):
         or cannot write every byte.
     LimitExceeded
         If it has more than 262,144 pieces.
+
+    Attributes
+    ----------
+    adds_blank : bool
+        Whether a blank is put in front of a text.
+    unknown_id : int
+        What stands for text that no piece covers.
 
     Notes
     -----
@@ -84,16 +101,35 @@ class SentencePieceTokenizer(Tokenizer):
             piece: token_id for token_id, piece in enumerate(written) if engine.is_control(token_id)
         }
         self._never_shown = frozenset(self.special_tokens.values())
-        self._adds_blank = engine.normalize("a").startswith(BLANK)
+        self.adds_blank = engine.normalize("a").startswith(BLANK)
         self._blank_first = frozenset(
             token_id
             for token_id, piece in enumerate(written)
-            if self._adds_blank and piece.startswith(BLANK)
+            if self.adds_blank and piece.startswith(BLANK)
         )
+        self.unknown_id = engine.unk_id()
         self.bos_id = engine.bos_id() if engine.bos_id() >= 0 else None
         self.eos_id = engine.eos_id() if engine.eos_id() >= 0 else None
         self.stop_ids = () if self.eos_id is None else (self.eos_id,)
         self._check_comes_back(PROBE)
+
+    def model(self) -> bytes:
+        """Return the model as a file holds it."""
+        return self._engine.serialized_model_proto()
+
+    def pieces(self) -> list[Piece]:
+        """Return all entries of the model, in the order of their ids."""
+        stated: list[dict[int, Any]] = [
+            dict(_fields(entry)) for entry in _values(self.model(), PIECE)
+        ]
+        return [
+            Piece(
+                entry[TEXT].decode(),
+                struct.unpack("<f", entry.get(SCORE, 0).to_bytes(4, "little"))[0],
+                entry.get(KIND, NORMAL),
+            )
+            for entry in stated
+        ]
 
     def _check_is_llama_like(self, written: list[str]) -> None:
         """Refuse a model under which a text would not come back as it went in."""
@@ -158,7 +194,7 @@ class SentencePieceTokenizer(Tokenizer):
     def _widths(self, text: str, ids: list[int]) -> Iterator[int]:
         """Yield the width of each piece in the text, where a blank is " " or, rarely, "▁"."""
         source, start = utf8(text), 0
-        blanks_to_skip = int(self._adds_blank)
+        blanks_to_skip = int(self.adds_blank)
         for token_id in ids:
             end = start
             for byte in self._pieces[token_id]:

@@ -3,14 +3,19 @@
 import contextlib
 import json
 import re
+import struct
+import time
 
 import numpy as np
 import pytest
 
 import llama_ref as lr
-from llama_ref.checkpoint import open_gguf, open_hf
+from llama_ref.checkpoint import Checkpoint, open_gguf, open_hf
+from llama_ref.checkpoint.gguf import BlockMatrix
+from llama_ref.checkpoint.gguf_blueprint import blueprint_of
 from llama_ref.checkpoint.gguf_header import read_gguf_header
 from llama_ref.errors import BadConfig, BadFile, LimitExceeded, LlamaRefError, Unsupported
+from llama_ref.tokenizer.gguf_vocabulary import tokenizer_of
 from tests.checkpoint.gguf_files import (
     ARRAY,
     BOOL,
@@ -258,3 +263,79 @@ def test_a_blueprint_without_what_it_needs_is_refused(tmp_path):
     path = written(tmp_path)
     with pytest.raises(BadConfig, match=r"llama\.embedding_length"):
         lr.load(path)
+
+
+def sparse(tmp_path, head, n_bytes):
+    """Write a file that claims much and takes little: the rest is a hole."""
+    path = tmp_path / "x.gguf"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + n_bytes)
+    return path
+
+
+def test_a_long_text_is_refused_before_it_is_read(tmp_path):
+    """Four gigabytes of text, in a file that takes a page of the disk, are beyond the limit."""
+    n = 2**32
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("a") + struct.pack("<IQ", STRING, n)
+    with pytest.raises(LimitExceeded, match="at most 16,777,216 bytes"):
+        read_gguf_header(sparse(tmp_path, head, n))
+
+
+def test_arrays_together_have_a_limit(tmp_path):
+    """Many arrays, each within it, are refused where their sum is not."""
+    n, numbers = 2**20, struct.pack("<I", U64)
+    entries = [text(k) + struct.pack("<I", ARRAY) + numbers for k in "abc"]
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 3)
+    path = tmp_path / "x.gguf"
+    with path.open("wb") as file:
+        file.write(head)
+        for one in entries:
+            file.write(one + struct.pack("<Q", n))
+            file.seek(8 * n, 1)
+        file.truncate(file.tell())
+    with pytest.raises(LimitExceeded, match="with those of the arrays before it"):
+        read_gguf_header(path)
+
+
+def test_factors_of_any_size_are_refused_unread(folder):
+    """RoPE's factors that are as many as a disk holds are not read into memory to be refused."""
+    header = read_gguf_header(folder / "x.gguf")
+    checkpoint = open_gguf(folder / "x.gguf")
+    huge = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (2**40,), (0,))
+    tensors = {name: checkpoint[name] for name in checkpoint} | {"rope_freqs.weight": huge}
+    other = Checkpoint(checkpoint.path, "gguf", tensors, checkpoint.files)
+    with pytest.raises(Unsupported, match="rope_freqs"):
+        blueprint_of(header, other, "x.gguf")
+
+
+def test_many_tensors_of_one_name_are_refused_at_once(tmp_path):
+    """Twenty thousand tensors, the last named as the first, cost no square of their number."""
+    names = [f"t{i}" for i in range(20_000)] + ["t0"]
+    tensors = [tensor(name, (8,), 0, 32 * i) for i, name in enumerate(names)]
+    path = tmp_path / "x.gguf"
+    path.write_bytes(gguf(tensors=tensors, data=bytes(32 * len(names))))
+    start = time.process_time()
+    with pytest.raises(BadFile, match="tensor 't0': expected once, found twice"):
+        read_gguf_header(path)
+    assert time.process_time() - start < 5
+
+
+def test_no_rows_of_a_block_matrix_are_no_rows():
+    """Asked for none, it returns none, of the right width, without the package gguf."""
+    blocks = BlockMatrix(np.zeros((4, 18), np.uint8), "Q4_0", 32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("llama_ref.checkpoint.gguf._package", lambda: (None, None))
+        assert blocks.rows(2, 2).shape == (0, 32)
+
+
+def test_scores_beyond_float32_are_refused():
+    """A vocabulary whose scores no sentencepiece model can hold is our error."""
+    entries = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["a", "b"],
+        "tokenizer.ggml.scores": [1e300, 0.0],
+        "tokenizer.ggml.token_type": [1, 1],
+    }
+    with pytest.raises(BadFile, match="scores: expected numbers that float32 holds"):
+        tokenizer_of(entries, file="x.gguf")

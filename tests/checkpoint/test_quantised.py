@@ -1,6 +1,8 @@
 """Quantised checkpoints: numbers as torch has them, each part where it belongs, or an error."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import llama_ref as lr
 from llama_ref.checkpoint import open_hf, open_meta, synthetic, write_hf, write_safetensors
+from llama_ref.checkpoint.pth import open_pth
 from llama_ref.checkpoint.ranges import MappedRange, ReadRange
 from llama_ref.checkpoint.streaming import Stream
 from llama_ref.config import to_hf_dict
@@ -269,6 +272,9 @@ def test_a_scheme_that_is_not_the_releases_is_refused(said, error, folders, tmp_
         lr.load(tmp_path)
 
 
+SCALES = "layers.2.feed_forward.w1.scales"
+
+
 def test_numbers_beyond_4_bits_are_refused(folders, tmp_path):
     """A number that 4 bits cannot hold is an error when its row is used, and named."""
     data = bytearray((folders / "int4" / "consolidated.00.pth").read_bytes())
@@ -279,6 +285,27 @@ def test_numbers_beyond_4_bits_are_refused(folders, tmp_path):
     (tmp_path / "params.json").write_bytes((folders / "int4" / "params.json").read_bytes())
     with pytest.raises(BadFile, match=r"layers\.2\.feed_forward\.w1\.weight.*4 bits"):
         lr.load(tmp_path).logits([1])
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
+def test_scales_of_int4_that_are_none_are_refused(folders, tmp_path, scale):
+    """Nought, a negative number, or none at all scales nothing."""
+    data = bytearray((folders / "int4" / "consolidated.00.pth").read_bytes())
+    scales = np.asarray(open_pth(folders / "int4" / "consolidated.00.pth")[SCALES])
+    at = bytes(data).index(scales.tobytes())
+    data[at + 8 : at + 12] = np.float32(scale).tobytes()
+    (tmp_path / "consolidated.00.pth").write_bytes(data)
+    (tmp_path / "params.json").write_bytes((folders / "int4" / "params.json").read_bytes())
+    with pytest.raises(BadFile, match=f"{re.escape(SCALES)}.*positive numbers"):
+        lr.load(tmp_path)
+
+
+def test_16_bits_that_are_said_to_be_int4_are_refused(folders, tmp_path):
+    """A params.json of a quantised model beside matrices that are not."""
+    assert main(["convert", str(folders / "int4"), str(tmp_path / "m"), "--format", "meta"]) == 0
+    shutil.copy(folders / "int4" / "params.json", tmp_path / "m" / "params.json")
+    with pytest.raises(BadFile, match=r"expected int8, as params\.json says"):
+        lr.load(tmp_path / "m")
 
 
 def test_rows_that_do_not_come_out_even_are_refused(tmp_path, capsys):

@@ -224,6 +224,46 @@ def test_what_comes_next_is_read_ahead_once():
     assert {i for i, *_ in gone} == {0, 1}
 
 
+@pytest.mark.parametrize("by_turns", [True, False], ids=["columns", "rows"])
+def test_parts_of_cut_matrices_are_let_go_of(by_turns):
+    """Of matrices cut over eight files no more than the last two are in memory, all ends seen."""
+    held = {}
+
+    class Fake(MappedRange):
+        def __init__(self, array_FD):
+            self.array_FD, self.shape, self.dtype = array_FD, array_FD.shape, array_FD.dtype
+            self.n_bytes = array_FD.nbytes
+            held[id(self)] = np.zeros(array_FD.shape[0], bool)
+
+        def rows(self, lo, hi):
+            held[id(self)][lo:hi] = True
+            return self.array_FD[lo:hi]
+
+        def read_ahead(self, start, end):
+            pass
+
+        def give_back(self, start, end):
+            per_row = self.n_bytes // self.shape[0]
+            held[id(self)][-(-start // per_row) : end // per_row] = False
+
+    stream, n_rows = Stream(0, Fake), 64
+    part = np.broadcast_to(np.float32(0), (n_rows, 2**17))  # 32 MiB that take none
+    matrices = []
+    for _ in range(6):
+        stream.begin()
+        matrices.append([stream.add(part) for _ in range(8)])
+    most = 0
+    for _ in range(2):
+        for parts in matrices:
+            order = [(p, lo) for p in parts for lo in range(0, n_rows, 4)]
+            if by_turns:
+                order = [(p, lo) for lo in range(0, n_rows, 4) for p in parts]
+            for p, lo in order:
+                p.rows(lo, lo + 4)
+                most = max(most, sum(rows.sum() for rows in held.values()))
+    assert most * 2**19 <= 4.5 * STEP
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

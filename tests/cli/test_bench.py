@@ -145,3 +145,19 @@ def test_a_plot_needs_contexts_and_a_suffix(folder, capsys, tmp_path):
     assert "--context" in capsys.readouterr().err
     assert main(["bench", str(folder), "--context", "16", "--plot", str(tmp_path / "a.txt")]) == 2
     assert "--plot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rounds", "0"], "--rounds: expected 1 or more"),
+        (["--decode", "0"], "--decode: expected 1 or more"),
+        (["--layers", "0"], "--layers: expected 1 or more"),
+        (["--prompt", "8192"], "at most 8,192"),
+        (["--stream", "5"], "memory: expected bytes"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused_at_once(capsys, words, says):
+    """Before a checkpoint of five gigabytes is written, or anything is timed."""
+    assert main(["bench", *words]) == 2
+    assert says in capsys.readouterr().err

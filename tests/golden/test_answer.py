@@ -105,3 +105,42 @@ def test_the_published_1b_answer_is_computed_again(capsys):
     path = PUBLISHED / "llama-3.2-1b.json"
     assert main(["golden", "answer", str(path), "--model", "synthetic:llama-3.2-1b?seed=0"]) == 0
     assert "the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sketch", [None, [], "x", ["a"], [None], [True]])
+def test_a_file_of_answers_without_a_sketch_is_refused(known, tmp_path, capsys, sketch):
+    """What cannot be compared with is said before the model runs."""
+    answer = json.loads(known.read_text())
+    if sketch is None:
+        del answer["logits"]["sketch"]
+    else:
+        answer["logits"]["sketch"] = sketch
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(answer))
+    code = main(["golden", "answer", str(path), "--model", "golden-tiny"])
+    assert code == (1 if sketch == [] else 2)
+    assert sketch == [] or "sketch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["rms", "first"])
+def test_every_number_of_the_logits_is_compared(known, tmp_path, key):
+    """Not the sketch alone."""
+    answer = json.loads(known.read_text())
+    stated = answer["logits"][key]
+    answer["logits"][key] = stated * 2 if key == "rms" else [0.0, *stated[1:]]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(answer))
+    assert main(["golden", "answer", str(path), "--model", "golden-tiny"]) == 1
+
+
+def test_what_cannot_come_out_well_is_refused_before_the_pass(known, tmp_path, capsys, monkeypatch):
+    """Other tokens, a folder that is not there, a dtype: the model is not run."""
+    monkeypatch.setattr("llama_ref.cli.golden_answer.make_answer", lambda *_: 1 / 0)
+    model = ["--model", "golden-tiny"]
+    for path, words in (
+        (known, ["--tokens", "5"]),
+        (tmp_path / "none" / "a.json", []),
+        (tmp_path / "a.json", ["--dtype", "bfloat16"]),
+    ):
+        assert main(["golden", "answer", str(path), *model, *words]) == 2
+        assert "expected" in capsys.readouterr().err

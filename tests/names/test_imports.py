@@ -123,7 +123,7 @@ def loaded_by(statement):
             "from llama_ref.sampling import sample",
             {"llama_ref", "llama_ref.lazy", "llama_ref.sampling", "llama_ref.ops"}
             | {f"llama_ref.sampling.{m}" for m in ("checks", "params", "pipeline", "profiles")}
-            | {f"llama_ref.sampling.{m}" for m in ("steps", "stream")}
+            | {f"llama_ref.sampling.{m}" for m in ("shortcuts", "steps", "stream")}
             | {"llama_ref.ops.softmax", "llama_ref.numerics", "llama_ref.errors"}
             | {"numpy", "ml_dtypes"},
         ),

@@ -1,7 +1,10 @@
 """Attention: goldens from transformers and Meta's formulas, and the mistakes they catch."""
 
+import time
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from llama_ref.errors import BadRequest
 from llama_ref.numerics import widen
@@ -16,6 +19,7 @@ from llama_ref.ops.attention import (
     times_inverse_root_width,
 )
 from llama_ref.ops.softmax import softmax
+from llama_ref.threads import single_threaded_blas
 from tests.goldens.stored import assert_golden, caught, disagreement, op_cases
 
 CASES = op_cases("attention")
@@ -248,3 +252,21 @@ def test_shapes_that_do_not_fit_are_refused(query, key, value):
     """Queries, keys and values of shapes that do not fit are an error with all three."""
     with pytest.raises(BadRequest, match=r"attention shapes.*K divides N, 0 < T <= S"):
         attention(np.ones(query), np.ones(key), np.ones(value), scaling=over_root_width)
+
+
+def test_threads_that_ask_at_once_share_the_pieces(monkeypatch):
+    """A thread that asks for a piece while another is still being given one waits for nobody."""
+    rng = np.random.default_rng(0)
+    query_TNH, key_SKH = rng.standard_normal((2, 64, 32, 16), np.float32)
+    expected = attention(query_TNH, key_SKH, key_SKH, scaling=over_root_width)
+    real = attention_file._pieces
+
+    def slowly(*shape):
+        for piece in real(*shape):
+            time.sleep(1e-3)
+            yield piece
+
+    monkeypatch.setattr(attention_file, "_pieces", slowly)
+    with threadpool_limits(4, user_api="blas"), single_threaded_blas():
+        found = attention(query_TNH, key_SKH, key_SKH, scaling=over_root_width)
+    assert np.array_equal(found, expected)

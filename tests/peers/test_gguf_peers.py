@@ -19,6 +19,7 @@ from llama_ref.golden.cases import Case
 from llama_ref.tokenizer import Llama3Tokenizer, load_tokenizer
 from llama_ref.tokenizer.byte_alphabet import to_text
 from tests.models import TINY
+from tests.peers.text_samples import generated, prose_and_code
 from weights_tools.__main__ import main
 
 SIZES = {"d_model": 256, "n_heads": 8, "n_kv_heads": 2, "head_dim": 32, "d_ff": 512}
@@ -209,3 +210,52 @@ def test_a_sentencepiece_vocabulary_in_a_file_is_the_tokenizer(tmp_path, stories
     for each in TEXTS:
         assert tokenizer.encode(each) == original.encode(each)
         assert tokenizer.decode(tokenizer.encode(each)) == each
+
+
+SMALL = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "d_ff": 64}
+
+
+@pytest.fixture(scope="module", params=["llama 3", "stories"])
+def converted(request, tmp_path_factory, llama3_ranks_file, stories_folder):
+    """Return a folder with a real tokenizer, and the GGUF file that it is converted to."""
+    folder = tmp_path_factory.mktemp("converted")
+    if request.param == "stories":
+        source = stories_folder
+    else:
+        source = folder / "hf"
+        config = replace(TINY, **SMALL, vocab_size=128_256, rope_scaling=FACTOR_8)
+        write_hf(source, to_hf_dict(config), synthetic.checkpoint(config))
+        (source / "tokenizer.model").write_bytes(llama3_ranks_file.read_bytes())
+    assert main(["convert", str(source), str(folder / "x.gguf"), "--format", "gguf"]) == 0
+    return source, folder / "x.gguf"
+
+
+@pytest.mark.real
+def test_llama_cpp_gives_the_ids_of_the_source(converted):
+    """On generated strings, prose and code, from the file alone, as our reader does."""
+    source, path = converted
+    ours, from_file = load_tokenizer(source), load_tokenizer(path)
+    peer = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    for text in [*TEXTS, *generated(3_000), prose_and_code(200_000)[:200_000]]:
+        ids = ours.encode(text)
+        assert from_file.encode(text) == ids
+        if text:
+            assert peer.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+
+
+@pytest.mark.real
+def test_llama_cpp_decodes_and_adds_what_is_stated(converted):
+    """A text comes back; begin-of-text is put in front; the ends are ends."""
+    source, path = converted
+    ours = load_tokenizer(source)
+    peer = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    for text in [each for each in TEXTS if each]:
+        ids = peer.tokenize(text.encode())
+        assert ids == ours.encode(text, bos=True)
+        # The binding drops a blank behind begin-of-text, which is right for sentencepiece alone.
+        shown = ids[1:] if isinstance(ours, Llama3Tokenizer) else ids
+        assert peer.detokenize(shown).decode() == text
+    assert (peer.token_bos(), peer.token_eos()) == (ours.bos_id, ours.eos_id)
+    ends = [ours.eos_id, *(ours.stop_ids if isinstance(ours, Llama3Tokenizer) else ())]
+    vocabulary = llama_cpp.llama_model_get_vocab(peer.model)
+    assert all(llama_cpp.llama_vocab_is_eog(vocabulary, token_id) for token_id in ends)

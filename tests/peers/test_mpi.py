@@ -63,6 +63,17 @@ def test_a_text_is_written_by_the_first_rank_alone(tmp_path):
     assert json.loads(split.stdout)["ids"] == json.loads(alone.stdout)["ids"]
 
 
+def test_a_prompt_from_standard_input_reaches_all_ranks(tmp_path):
+    """The launcher gives it to the first rank alone; the others hear it from that one."""
+    write_demo(tmp_path / "demo")
+    words = ["generate", str(tmp_path / "demo"), "-", "--max-tokens", "5", "--temperature", "0"]
+    command = [sys.executable, "-m", "llama_ref", *words, "--json"]
+    how = {"input": "Hello", "capture_output": True, "text": True, "env": os.environ | ALLOWED}
+    alone = subprocess.run(command, check=True, **how)
+    split = subprocess.run([MPIEXEC, "-n", "2", *command], check=True, timeout=100, **how)
+    assert json.loads(split.stdout)["ids"] == json.loads(alone.stdout)["ids"]
+
+
 def test_a_rank_that_fails_ends_all_with_a_line(tmp_path):
     """A model that cannot be cut, a folder that is not there, another verb: no rank is left."""
     for words in (

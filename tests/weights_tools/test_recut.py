@@ -155,7 +155,7 @@ def test_a_damaged_remainder_is_written_again(whole, tmp_path, monkeypatch):
 
 def test_bytes_that_come_back_otherwise_are_an_error(tmp_path, monkeypatch):
     """What was written is read again; if it is not the same, nothing appears."""
-    monkeypatch.setattr(new_folder, "_checksum", lambda path: 1)
+    monkeypatch.setattr(new_folder, "_state", lambda path: [3, 1])
     plan = Plan("a.bin", 3, lambda file: file.write(b"abc"))
     with pytest.raises(BadFile, match="other bytes"):
         write_folder(tmp_path / "out", [plan], lambda n: None)
