@@ -151,6 +151,7 @@ def test_sentencepiece_through_gguf_and_back(stories_folder, form, tmp_path):
         assert after.decode(after.encode(TEXT)) == TEXT
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_published_ranks_come_back_to_the_byte(llama3_ranks_file, tmp_path):
     """128,000 ranks, through a GGUF file with 280,147 merges, are the published file again."""
