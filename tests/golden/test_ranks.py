@@ -89,7 +89,9 @@ def test_the_rank_whose_part_is_wrong_is_named(bundles, tmp_path):
     ctx, down = dump["decode/L01.ctx"].reshape(-1, 256), 64
     lost = dump["decode/L01.attn_out.rank2"].copy()
     lost[:, 7] = 0
-    dump["decode/L01.attn_out"] = dump["decode/L01.attn_out"] - dump["decode/L01.attn_out.rank2"] + lost
+    dump["decode/L01.attn_out"] = (
+        dump["decode/L01.attn_out"] - dump["decode/L01.attn_out.rank2"] + lost
+    )
     dump["decode/L01.attn_out.rank2"] = lost
     assert ctx.shape[1] == 4 * down
     report = checked(bundles[4], dump, tmp_path)
