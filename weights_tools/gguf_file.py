@@ -178,7 +178,7 @@ def _value(value: Any) -> bytes:
 
 def _array(values: Sequence[Any]) -> bytes:
     """Return the kind of the elements, how many there are, and all of them."""
-    if isinstance(values[0], str):
+    if not values or isinstance(values[0], str):  # a vocabulary of bytes alone merges nothing
         return struct.pack("<IQ", STRING, len(values)) + b"".join(map(_text, values))
     kind, letter = (F32, "f") if isinstance(values[0], float) else (I32, "i")
     return struct.pack(f"<IQ{len(values)}{letter}", kind, len(values), *values)

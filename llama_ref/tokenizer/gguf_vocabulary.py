@@ -28,6 +28,7 @@ SPLIT_RULES = ("llama-bpe", "llama3", "llama-v3")
 NONE = "no_vocab"
 NORMAL, CONTROL = 1, 3
 KINDS = range(1, 7)
+N_BYTES = 256
 MAX_FLOAT = 2.0**128 - 2.0**104
 BPE_MODEL, INTEGER, BYTES, FLOAT = 2, 0, 2, 5
 
@@ -80,7 +81,8 @@ def _llama3(entries: Mapping[str, Any], file: Path) -> Tokenizer:
         raise BadFile(f"{PREFIX}tokens", expected="each once", found="one twice", file=file)
     written = read_vocab({token: i for i, token in enumerate(tokens[:n_ranks])}, file)
     ranks = {token: rank for rank, token in enumerate(written.values())}
-    check_merges(_list(entries, "merges", str, file), written, ranks, file=file)
+    if len(ranks) > N_BYTES:  # bytes alone merge to nothing
+        check_merges(_list(entries, "merges", str, file), written, ranks, file=file)
     return Llama3Tokenizer(ranks, tokens[n_ranks:], unreachable=frozenset(), file=file)
 
 
