@@ -217,12 +217,16 @@ def shape_case(name: str, shape: Shape, seed: int = 0) -> Case:
     return _with_ids(case, shape.config, seed)
 
 
+MOST_RANKS = 64
+"""Each has two taps in every layer; nobody cuts a layer finer."""
+
+
 def can_be_cut(config: Config, n_ranks: int) -> bool:
     """Tell whether what enters the two sums of a layer can be cut into so many parts.
 
     Key/value heads need not: backends give one to several ranks.
     """
-    return n_ranks > 0 and config.n_heads % n_ranks == 0 == config.d_ff % n_ranks
+    return 0 < n_ranks <= MOST_RANKS and config.n_heads % n_ranks == 0 == config.d_ff % n_ranks
 
 
 def chosen(names: Sequence[str] | None, available: Sequence[Case]) -> list[Case]:

@@ -85,7 +85,8 @@ def spread(
         Records the cases of a manifest, and writes their files into a folder.
     """
     if crew.size == 1:
-        return record(manifest, staging)
+        record(manifest, staging)
+        return
     share = shares(manifest.cases, crew.size)
     if share[crew.rank]:
         own = _of_cases(manifest, share[crew.rank])
@@ -99,7 +100,6 @@ def spread(
     if crew.rank == 0:
         made = [Bundle(staging / str(rank)) for rank in range(crew.size) if share[rank]]
         _join(made, manifest, staging)
-    return None
 
 
 def _of_cases(manifest: Manifest, cases: list[Case]) -> Manifest:

@@ -86,14 +86,12 @@ def test_a_port_of_one_rank_is_right_too(bundles, tmp_path):
 def test_the_rank_whose_part_is_wrong_is_named(bundles, tmp_path):
     """Of one rank that lost a channel, its part is the first wrong tap; those of others pass."""
     dump = ported(bundles[4])
-    ctx, down = dump["decode/L01.ctx"].reshape(-1, 256), 64
     lost = dump["decode/L01.attn_out.rank2"].copy()
     lost[:, 7] = 0
     dump["decode/L01.attn_out"] = (
         dump["decode/L01.attn_out"] - dump["decode/L01.attn_out.rank2"] + lost
     )
     dump["decode/L01.attn_out.rank2"] = lost
-    assert ctx.shape[1] == 4 * down
     report = checked(bundles[4], dump, tmp_path)
     assert report.first == ("decode", "L01.attn_out.rank2")
     assert all(
@@ -168,3 +166,15 @@ def test_a_manifest_that_says_nothing_of_ranks_is_of_one(bundles):
     manifest = json.loads((bundles[2].path / "manifest.json").read_text("utf-8"))
     del manifest["cases"][0]["n_ranks"]
     assert [case.n_ranks for case in parse_manifest(manifest, "m").cases] == [1, 2]
+
+
+def test_more_ranks_than_anybody_has_are_refused(bundles):
+    """A manifest whose model has heads enough for a million ranks costs no memory."""
+    file = bundles[2].path / "manifest.json"
+    manifest = json.loads(file.read_text("utf-8"))
+    config = manifest["models"]["main"]["config"]
+    config |= {"n_heads": 2**16, "n_kv_heads": 1, "head_dim": 2, "d_ff": 2**16}
+    manifest["cases"] = manifest["cases"][:1]
+    manifest["cases"][0] |= {"n_ranks": 2**16}
+    with pytest.raises(BadFile, match="ranks that its heads"):
+        parse_manifest(manifest, file)
