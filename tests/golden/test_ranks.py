@@ -173,7 +173,10 @@ def test_more_ranks_than_anybody_has_are_refused(bundles):
     file = bundles[2].path / "manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
     config = manifest["models"]["main"]["config"]
-    config |= {"n_heads": 2**16, "n_kv_heads": 1, "head_dim": 2, "d_ff": 2**16}
+    config |= dict.fromkeys(("d_model", "n_heads", "d_ff"), 2**16) | {
+        "n_kv_heads": 1,
+        "head_dim": 2,
+    }
     manifest["cases"] = manifest["cases"][:1]
     manifest["cases"][0] |= {"n_ranks": 2**16}
     with pytest.raises(BadFile, match="ranks that its heads"):
