@@ -189,11 +189,12 @@ def test_two_writers_of_one_folder_wait_for_each_other(source, tmp_path, monkeyp
     import threading
 
     other = write_source(tmp_path / "other", seed=1)
-    begun, real, codes = threading.Event(), new_folder._write_one, []
+    begun, real, codes, folders = threading.Event(), new_folder._write_one, [], []
 
     def slowly(path, plan):
         begun.set()
         time.sleep(0.05)
+        folders.append(path.parent)
         return real(path, plan)
 
     monkeypatch.setattr(new_folder, "_write_one", slowly)
@@ -204,5 +205,6 @@ def test_two_writers_of_one_folder_wait_for_each_other(source, tmp_path, monkeyp
     codes.append(convert(other, out, *words))
     first.join()
     assert sorted(codes) == [0, 2]
+    assert len(set(folders)) == 1  # the second had not begun to write
     expected = open_hf(source)
     assert all(np.array_equal(array, expected[name]) for name, array in open_hf(out).items())
